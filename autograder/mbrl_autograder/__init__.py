@@ -1,0 +1,1 @@
+"""Authoring, releasing and grading: what an instructor runs."""

@@ -1,0 +1,1 @@
+"""Hands-on model-based reinforcement learning: the reference package of the course."""

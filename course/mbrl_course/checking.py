@@ -1,0 +1,163 @@
+"""Checks that say what is wrong: the helpers of the notebooks' test cells.
+
+A bare `assert torch.allclose(a, b)` tells a student that something is wrong. These helpers tell what came,
+what was expected, and which mistake would give just that. They look at data only (shapes, dtypes, values),
+never at the code that made them, so they work just as well on data that come from another process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def as_tensor(name: str, value: Any) -> Tensor:
+    """`value` as a float64, int64 or bool tensor: tensors, arrays, numbers and (nested) lists are welcome.
+
+    Raises:
+        AssertionError: `value` is nothing of the kind; a None is named as a forgotten `return`.
+    """
+    __tracebackhide__ = True
+    if value is None:
+        raise AssertionError(f"{name} is None: is a `return` missing?")
+    if isinstance(value, Tensor):
+        tensor = value.detach().cpu()
+    else:
+        if isinstance(value, list | tuple) and any(isinstance(item, Tensor) for item in value):
+            value = [item.detach().cpu().numpy() if isinstance(item, Tensor) else item for item in value]
+        try:
+            array = np.asarray(value)
+        except (TypeError, ValueError):
+            array = np.asarray(None)
+        if array.dtype == object or array.dtype.kind not in "bifu":
+            raise AssertionError(f"{name} is a {type(value).__name__}, expected a tensor")
+        tensor = torch.from_numpy(np.array(array))
+    if tensor.dtype == torch.bool:
+        return tensor
+    return tensor.double() if tensor.is_floating_point() else tensor.long()
+
+
+def check_shape(name: str, value: Any, shape: Sequence[int], hints: Mapping[Any, str] | str = "") -> Tensor:
+    """Asserts that `value` has `shape`, and returns it as a tensor.
+
+    Args:
+        name: what the value is called in the exercise, such as "next_obs".
+        value: what the student's code returned.
+        shape: the expected shape.
+        hints: what a wrong shape means: one text for all, or a text for each likely wrong shape (a tuple).
+
+    Raises:
+        AssertionError: "next_obs has shape [10, 4], expected [3, 10, 4]: is the ensemble axis missing?"
+    """
+    __tracebackhide__ = True
+    tensor = as_tensor(name, value)
+    if tuple(tensor.shape) == tuple(shape):
+        return tensor
+    hint = hints if isinstance(hints, str) else hints.get(tuple(tensor.shape), "")
+    if not hint and sorted(tensor.shape) == sorted(shape):
+        hint = "are two axes swapped?"
+    if not hint and [n for n in tensor.shape if n != 1] == [n for n in shape if n != 1]:
+        hint = "is there an axis of length 1 too many or too few (squeeze, unsqueeze, keepdim)?"
+    message = f"{name} has shape {list(tensor.shape)}, expected {list(shape)}"
+    raise AssertionError(f"{message}: {hint}" if hint else message)
+
+
+def check_close(
+    name: str,
+    value: Any,
+    expected: Any,
+    *,
+    mistakes: Mapping[str, Any] | None = None,
+    hint: str = "",
+    rtol: float = 1e-4,
+    atol: float = 1e-5,
+) -> Tensor:
+    """Asserts that `value` equals `expected` up to rounding, and returns it as a tensor.
+
+    Args:
+        name: what the value is called in the exercise.
+        value: what the student's code returned.
+        expected: the right value.
+        mistakes: for each likely mistake, its description and the value that it leads to; where the student's
+            value fits one, the message is that description.
+        hint: said when no mistake fits.
+        rtol: relative tolerance.
+        atol: absolute tolerance, in the value's unit.
+
+    Raises:
+        AssertionError: with the first place that differs, both values there, and the likely mistake.
+    """
+    __tracebackhide__ = True
+    expected_tensor = as_tensor("expected", expected).double()
+    tensor = check_shape(name, value, expected_tensor.shape).double()
+    if _close(tensor, expected_tensor, rtol, atol):
+        return tensor
+    for mistake, wrong in (mistakes or {}).items():
+        wrong_tensor = as_tensor("mistake", wrong).double()
+        if wrong_tensor.shape == tensor.shape and _close(tensor, wrong_tensor, rtol, atol):
+            raise AssertionError(f"{name} is not right: {mistake}")
+    hint = f": {hint}" if hint else _guess(tensor, expected_tensor, rtol, atol)
+    raise AssertionError(f"{_difference(name, tensor, expected_tensor, rtol, atol)}{hint}")
+
+
+def check_between(name: str, value: Any, low: float, high: float, hint: str = "") -> Tensor:
+    """Asserts that every entry of `value` lies in [low, high], and returns it as a tensor.
+
+    Raises:
+        AssertionError: with the first entry that lies outside, or that is NaN.
+    """
+    __tracebackhide__ = True
+    tensor = as_tensor(name, value).double()
+    bad = ~((tensor >= low) & (tensor <= high))
+    if not bool(bad.any()):
+        return tensor
+    place = _first(bad)
+    message = f"{name}{_index(place)} is {tensor[place].item():.6g}, expected between {low:g} and {high:g}"
+    raise AssertionError(f"{message}: {hint}" if hint else message)
+
+
+def check_true(condition: Any, message: str) -> None:
+    """Asserts `condition`; the message says what was expected and what the likely mistake is."""
+    __tracebackhide__ = True
+    if not bool(condition):
+        raise AssertionError(message)
+
+
+def _close(tensor: Tensor, expected: Tensor, rtol: float, atol: float) -> bool:
+    return torch.allclose(tensor, expected, rtol=rtol, atol=atol, equal_nan=True)
+
+
+def _first(bad: Tensor) -> tuple[int, ...]:
+    return tuple(int(i) for i in bad.nonzero()[0])
+
+
+def _index(place: tuple[int, ...]) -> str:
+    return f"[{', '.join(map(str, place))}]" if place else ""
+
+
+def _difference(name: str, tensor: Tensor, expected: Tensor, rtol: float, atol: float) -> str:
+    bad = ~torch.isclose(tensor, expected, rtol=rtol, atol=atol, equal_nan=True)
+    place = _first(bad)
+    share = "" if tensor.numel() == 1 else f" ({int(bad.sum())} of {tensor.numel()} values differ)"
+    where = f"{name}{_index(place)}"
+    return f"{where} is {tensor[place].item():.6g}, expected {expected[place].item():.6g}{share}"
+
+
+def _guess(tensor: Tensor, expected: Tensor, rtol: float, atol: float) -> str:
+    """Names a simple relation between a wrong value and the right one, if there is any."""
+    if not bool(torch.isfinite(tensor).all()):
+        return ": there are NaN or infinite values"
+    if _close(tensor, -expected, rtol, atol):
+        return ": it has the wrong sign"
+    if tensor.numel() and bool((expected.abs() > atol).any()):
+        mask = expected.abs() > atol
+        ratio = tensor[mask] / expected[mask]
+        factor = float(ratio[0])
+        same = bool(torch.allclose(ratio, ratio[:1].expand_as(ratio), rtol=10 * rtol, atol=0))
+        if same and abs(factor) > 1e-6 and _close(tensor, factor * expected, 10 * rtol, atol):
+            return f": it is {factor:.4g} times what it should be"
+    return ""
