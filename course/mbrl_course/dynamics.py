@@ -23,12 +23,7 @@ from tqdm.auto import tqdm
 
 from mbrl_course.buffers import Batch
 from mbrl_course.envs.task import RewardFunction, TerminationFunction, never_terminates
-
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": torch.relu,
-    "silu": nn.functional.silu,
-    "tanh": torch.tanh,
-}
+from mbrl_course.networks import ACTIVATIONS, EnsembleMLP
 
 
 class Normalizer(nn.Module):
@@ -96,46 +91,6 @@ def predict_next_obs(
     """
     inputs = torch.cat([obs, action], dim=-1)  # [..., D + A]
     return obs + denormalize_change(network(normalize_input(inputs)))
-
-
-class EnsembleMLP(nn.Module):
-    """E multi-layer perceptrons of the same shape, evaluated side by side.
-
-    The weights of a layer are one tensor [E, in, out], so that a layer of the whole ensemble is one batched
-    matrix product. No gradient flows from one member to another.
-    """
-
-    def __init__(
-        self,
-        ensemble_size: int,
-        input_dim: int,
-        output_dim: int,
-        hidden_sizes: tuple[int, ...],
-        activation: str = "silu",
-        generator: torch.Generator | None = None,
-    ) -> None:
-        """Networks with random weights, uniform within 1 / sqrt(fan-in) as in `torch.nn.Linear`."""
-        super().__init__()
-        self.activation = ACTIVATIONS[activation]
-        sizes = (input_dim, *hidden_sizes, output_dim)
-        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
-        for fan_in, fan_out in zip(sizes[:-1], sizes[1:], strict=True):
-            bound = 1 / math.sqrt(fan_in)
-            weight = torch.empty(ensemble_size, fan_in, fan_out).uniform_(-bound, bound, generator=generator)
-            bias = torch.empty(ensemble_size, 1, fan_out).uniform_(-bound, bound, generator=generator)
-            self.weights.append(nn.Parameter(weight))
-            self.biases.append(nn.Parameter(bias))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Outputs [E, N, out] of all members for inputs [E, N, in] of their own, or [N, in] shared by all."""
-        if x.dim() == 2:
-            x = x.expand(len(self.weights[0]), *x.shape)  # [E, N, in]
-        last = len(self.weights) - 1
-        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            x = torch.baddbmm(bias, x, weight)  # [E, N, out]
-            if layer < last:
-                x = self.activation(x)
-        return x
 
 
 def training_step(
@@ -243,7 +198,7 @@ def with_supervised_noise(x: Tensor, share: float, generator: torch.Generator | 
 
     Args:
         x: data, [N, D].
-        share: standard deviation of the noise, relative to the mean of |x| (or of |x| where it is 0, to 1e-6).
+        share: standard deviation of the noise, relative to the mean of |x|, which counts as 1e-6 at least.
         generator: source of randomness.
 
     Returns:

@@ -68,6 +68,11 @@ class Task:
     plot_state: Callable[[Any, Any], None] | None = None
     env_kwargs: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def ensemble_size(self) -> int:
+        """1: for a planner the true dynamics are an ensemble of one member."""
+        return 1
+
     def make_env(self, **kwargs: Any) -> gym.Env:
         """A fresh environment of this task; `kwargs` go to `gymnasium.make`."""
         return gym.make(self.env_id, **{**self.env_kwargs, **kwargs})

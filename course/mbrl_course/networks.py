@@ -1,0 +1,56 @@
+"""The network behind the dynamics models: several multi-layer perceptrons, evaluated side by side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": torch.relu,
+    "silu": nn.functional.silu,
+    "tanh": torch.tanh,
+}
+
+
+class EnsembleMLP(nn.Module):
+    """E multi-layer perceptrons of the same shape, evaluated side by side.
+
+    The weights of a layer are one tensor [E, in, out], so that a layer of the whole ensemble is one batched
+    matrix product. No gradient flows from one member to another.
+    """
+
+    def __init__(
+        self,
+        ensemble_size: int,
+        input_dim: int,
+        output_dim: int,
+        hidden_sizes: tuple[int, ...],
+        activation: str = "silu",
+        generator: torch.Generator | None = None,
+    ) -> None:
+        """Networks with random weights, uniform within 1 / sqrt(fan-in) as in `torch.nn.Linear`."""
+        super().__init__()
+        self.activation = ACTIVATIONS[activation]
+        sizes = (input_dim, *hidden_sizes, output_dim)
+        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
+        for fan_in, fan_out in pairwise(sizes):
+            bound = 1 / math.sqrt(fan_in)
+            weight = torch.empty(ensemble_size, fan_in, fan_out).uniform_(-bound, bound, generator=generator)
+            bias = torch.empty(ensemble_size, 1, fan_out).uniform_(-bound, bound, generator=generator)
+            self.weights.append(nn.Parameter(weight))
+            self.biases.append(nn.Parameter(bias))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Outputs [E, N, out] of all members for inputs [E, N, in] of their own, or [N, in] shared by all."""
+        if x.dim() == 2:
+            x = x.expand(len(self.weights[0]), *x.shape)  # [E, N, in]
+        last = len(self.weights) - 1
+        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            x = torch.baddbmm(bias, x, weight)  # [E, N, out]
+            if layer < last:
+                x = self.activation(x)
+        return x
