@@ -28,7 +28,7 @@ class Week:
 WEEKS: tuple[Week, ...] = (
     Week(1, "week01_dynamics", "Learning a dynamics model", ("buffers", "dynamics")),
     Week(2, "week02_mpc", "Model-predictive control", ("mpc",)),
-    Week(3, "week03_cem", "The cross-entropy method and its friends", ("cem",)),
+    Week(3, "week03_cem", "The cross-entropy method and its friends", ("cem", "mppi", "icem")),
 )
 
 
