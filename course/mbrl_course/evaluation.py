@@ -118,14 +118,6 @@ def collect_random(
     return collected.data, collected.mean_return
 
 
-def record_episode(
-    task: Task, policy: Policy, seed: int = 0, *, on_reset: Callable[[], Any] | None = None
-) -> Batch:
-    """One whole episode, for a film: its T transitions in order, from environment seed `seed`."""
-    with closing(task.make_env()) as env:
-        return _stack(list(_steps(env, task, policy, seed, on_reset)))
-
-
 def evaluate(
     task: Task,
     policy: Policy,

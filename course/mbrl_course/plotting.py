@@ -1,0 +1,376 @@
+"""The plots of the course, all in one clean style. The films are in `mbrl_course.films`.
+
+Every function draws into the axes it is given, or into a new figure, and returns the axes. So a picture can
+be put beside another one, or be changed afterwards with plain matplotlib.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+import torch
+from matplotlib.axes import Axes
+from matplotlib.patches import Ellipse
+from numpy.typing import ArrayLike, NDArray
+
+from mbrl_course.evaluation import aggregate_curves, learning_curve, summary
+
+COLORS: list[str] = [mpl.colors.to_hex(color) for color in sns.color_palette("colorblind")]
+"""The colours of the lines in order; they can be told apart by colour-blind readers."""
+GREY = "#6b6b6b"
+STYLE: dict[Any, Any] = {
+    **sns.axes_style("ticks"),
+    "axes.grid": True,
+    "axes.prop_cycle": mpl.rcsetup.cycler(color=COLORS),
+    "axes.labelsize": 11,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 12,
+    "axes.titleweight": "bold",
+    "figure.constrained_layout.use": True,
+    "figure.dpi": 110,
+    "figure.figsize": (6.4, 4.0),
+    "font.sans-serif": ["DejaVu Sans"],
+    "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.8,
+    "legend.fontsize": 9.5,
+    "legend.frameon": False,
+    "lines.linewidth": 2.0,
+    "xtick.labelsize": 10,
+    "ytick.labelsize": 10,
+}
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def styled(draw: Callable[P, R]) -> Callable[P, R]:
+    """A plotting function that draws in the course's style and leaves matplotlib's settings as they were."""
+
+    @wraps(draw)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        with mpl.rc_context(STYLE):
+            return draw(*args, **kwargs)
+
+    return wrapper
+
+
+@styled
+def new_axes(columns: int = 1, rows: int = 1, width: float = 5.2, height: float = 3.6) -> NDArray[np.object_]:
+    """A figure in the course's style with a grid of axes, as an array [rows * columns].
+
+    Args:
+        columns: axes beside each other.
+        rows: axes above each other.
+        width: of each, in inches.
+        height: of each, in inches.
+    """
+    _, axes = plt.subplots(rows, columns, figsize=(columns * width, rows * height), squeeze=False)
+    return np.asarray(axes.ravel(), dtype=object)
+
+
+@styled
+def plot_learning_curves(
+    results: Mapping[str, pd.DataFrame],
+    *,
+    x: str = "env_steps",
+    y: str = "eval_return",
+    reference: Mapping[str, pd.DataFrame] | None = None,
+    published: tuple[float, float] | None = None,
+    random_return: float | None = None,
+    xlabel: str = "environment steps",
+    ylabel: str = "return",
+    title: str = "",
+    ax: Axes | None = None,
+) -> Axes:
+    """Return against environment steps: IQM over seeds with its 95 % bootstrap interval.
+
+    Args:
+        results: a table for each line, one row per seed and point, with the columns "seed", `x` and `y`. With
+            one or two seeds, where an interval means nothing, the seeds are drawn instead.
+        x: column of the horizontal axis.
+        y: column of the score.
+        reference: tables of shipped results, drawn in grey behind the lines.
+        published: lowest and highest published final return, drawn as a band at the right.
+        random_return: return of the random policy, drawn as a dotted line.
+        xlabel: label of the horizontal axis.
+        ylabel: label of the vertical axis.
+        title: title.
+        ax: where to draw.
+
+    Raises:
+        ValueError: a table lacks one of the columns.
+    """
+    ax = ax or new_axes()[0]
+    for (name, frame), dashes in zip((reference or {}).items(), _DASHES, strict=False):
+        curve = learning_curve(frame, x, y)
+        seeds = int(curve["seeds"].iloc[0])
+        ax.fill_between(curve[x], curve["low"], curve["high"], color=GREY, alpha=0.15, linewidth=0, zorder=1)
+        label = f"{name} (reference, {_seeds(seeds)})"
+        ax.plot(curve[x], curve["iqm"], color=GREY, linestyle=dashes, linewidth=1.5, label=label, zorder=2)
+    for (name, frame), color in zip(results.items(), _cycle(), strict=False):
+        curve = learning_curve(frame, x, y)
+        seeds = int(curve["seeds"].iloc[0])
+        marker = "o" if len(curve) <= 25 else None
+        if seeds >= 3:
+            ax.fill_between(
+                curve[x], curve["low"], curve["high"], color=color, alpha=0.2, linewidth=0, zorder=3
+            )
+        elif seeds == 2:
+            for _, one in frame.groupby("seed"):
+                ax.plot(one[x], one[y], color=color, alpha=0.4, linewidth=1, zorder=3)
+        label = f"{name} ({_seeds(seeds)})"
+        ax.plot(curve[x], curve["iqm"], color=color, marker=marker, markersize=4, label=label, zorder=4)
+    if published is not None:
+        ax.axhspan(
+            *published, color=COLORS[2], alpha=0.12, linewidth=0, zorder=0, label="published, at the end"
+        )
+    if random_return is not None:
+        ax.axhline(random_return, color=GREY, linestyle=":", linewidth=1.5, label="random policy")
+    return _finish(ax, xlabel, ylabel, title)
+
+
+@styled
+def plot_losses(
+    losses: Mapping[str, Sequence[float]],
+    *,
+    holdout: Mapping[str, float] | None = None,
+    xlabel: str = "gradient step",
+    ylabel: str = "mean squared error, normalised",
+    title: str = "",
+    ax: Axes | None = None,
+) -> Axes:
+    """Training loss against gradient steps, with a logarithmic vertical axis.
+
+    Args:
+        losses: the losses of each fit, one per gradient step.
+        holdout: final hold-out loss of each fit, drawn as a cross at its last step.
+        xlabel: label of the horizontal axis.
+        ylabel: label of the vertical axis.
+        title: title.
+        ax: where to draw.
+    """
+    ax = ax or new_axes()[0]
+    for (name, values), color in zip(losses.items(), _cycle(), strict=False):
+        steps = np.arange(1, len(values) + 1)
+        ax.plot(steps, values, color=color, label=name, linewidth=1.5)
+        if holdout is not None and name in holdout:
+            ax.plot(steps[-1], holdout[name], "X", color=color, markersize=8, markeredgecolor="white")
+    if holdout:
+        ax.plot([], [], "X", color=GREY, markersize=8, markeredgecolor="white", label="hold-out loss")
+    ax.set_yscale("log")
+    return _finish(ax, xlabel, ylabel, title)
+
+
+@styled
+def plot_k_step_errors(
+    errors: Mapping[str, ArrayLike],
+    *,
+    ylabel: str = "$E_k$, squared units of the state",
+    title: str = "",
+    ax: Axes | None = None,
+) -> Axes:
+    """Error E_k of the open-loop prediction against the number of steps k, logarithmic.
+
+    Args:
+        errors: for each model E_1 .. E_K, [K], or one row per seed, [seeds, K], of which the IQM and its
+            interval are drawn.
+        ylabel: label of the vertical axis.
+        title: title.
+        ax: where to draw.
+    """
+    ax = ax or new_axes()[0]
+    for (name, values), color in zip(errors.items(), _cycle(), strict=False):
+        curves = np.atleast_2d(np.asarray(values, dtype=np.float64))  # [seeds, K]
+        steps = np.arange(1, curves.shape[1] + 1)
+        point, low, high = aggregate_curves(curves)
+        if len(curves) > 1:
+            ax.fill_between(steps, low, high, color=color, alpha=0.2, linewidth=0)
+        ax.plot(steps, point, "o-", color=color, markersize=4, label=name)
+    ax.set_yscale("log")
+    ax.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
+    return _finish(ax, "k, steps predicted without a look at the world", ylabel, title)
+
+
+@styled
+def plot_trajectories(
+    real: ArrayLike,
+    predicted: Mapping[str, ArrayLike],
+    *,
+    names: Sequence[str] | None = None,
+    dims: Sequence[int] | None = None,
+    columns: int = 3,
+    title: str = "",
+) -> NDArray[np.object_]:
+    """Predicted trajectories beside the real one, a panel for each dimension of the state.
+
+    Args:
+        real: the real trajectory, [T, D].
+        predicted: of each model the prediction, [T, D], or one of each member, [E, T, D].
+        names: what the dimensions are called, D names.
+        dims: the dimensions to draw; the first six by default.
+        columns: panels beside each other.
+        title: title of the figure.
+
+    Returns:
+        The axes of the panels.
+    """
+    truth = np.asarray(real, dtype=np.float64)
+    dims = list(range(min(6, truth.shape[1]))) if dims is None else list(dims)
+    rows = -(-len(dims) // columns)
+    axes = new_axes(min(columns, len(dims)), rows, width=3.4, height=2.4)
+    for ax, dim in zip(axes, dims, strict=False):
+        ax.plot(truth[:, dim], color="black", linewidth=2.5, alpha=0.8, label="real")
+        for (name, values), color in zip(predicted.items(), _cycle(), strict=False):
+            members = np.asarray(values, dtype=np.float64)
+            members = members[None] if members.ndim == 2 else members  # [E, T, D]
+            for number, member in enumerate(members):
+                label = name if number == 0 else None
+                ax.plot(member[:, dim], color=color, linewidth=1.5, linestyle="--", label=label)
+        # A model that runs away must not hide the real curve: the real range, and as much again on each side.
+        low, high = truth[:, dim].min(), truth[:, dim].max()
+        margin = max(high - low, 1e-3)
+        ax.set_ylim(max(ax.get_ylim()[0], low - margin), min(ax.get_ylim()[1], high + margin))
+        ax.set_title(
+            names[dim] if names is not None else f"dimension {dim}", fontweight="normal", fontsize=11
+        )
+        ax.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True, nbins=5))
+    for ax in axes[len(dims) :]:
+        ax.set_visible(False)
+    for ax in axes[max(0, len(dims) - columns) : len(dims)]:
+        ax.set_xlabel("step")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure = axes[0].figure
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)))
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=12)
+    return axes
+
+
+@styled
+def plot_scores(
+    frame: pd.DataFrame,
+    by: str = "planner",
+    y: str = "return",
+    *,
+    ylabel: str = "return",
+    title: str = "",
+    ax: Axes | None = None,
+) -> Axes:
+    """Compares groups over seeds: each run as a dot, the median, the worst run, and the IQM's interval.
+
+    Args:
+        frame: one row per group and seed, with the columns `by` and `y`.
+        by: column of the groups, in the order in which they appear.
+        y: column of the score.
+        ylabel: label of the axis.
+        title: title.
+        ax: where to draw.
+    """
+    table = summary(frame, by, y)
+    ax = ax or new_axes(width=7.0, height=0.62 * len(table) + 1.3)[0]
+    for row, (_, group), color in zip(
+        table.itertuples(), frame.groupby(by, sort=False), _cycle(), strict=False
+    ):
+        scores = np.sort(group[y].to_numpy(dtype=np.float64))
+        place = len(table) - 1 - row.Index
+        spread = 0.18 * (np.arange(len(scores)) % 3 - 1)  # neighbours do not hide each other
+        ax.plot(scores, place + spread, "o", color=color, alpha=0.45, markersize=5, markeredgewidth=0)
+        ax.plot(
+            [row.low, row.high], [place, place], color=color, linewidth=7, alpha=0.35, solid_capstyle="butt"
+        )
+        ax.plot([row.median] * 2, [place - 0.3, place + 0.3], color=color, linewidth=2.5)
+        ax.plot(
+            row.worst, place + spread[0], "o", markersize=9, markerfacecolor="none", markeredgecolor="black"
+        )
+    ax.plot([], [], "o", color=GREY, alpha=0.5, markersize=5, label="one run")
+    ax.plot([], [], color=GREY, linewidth=7, alpha=0.35, label="IQM, 95 %")
+    ax.plot([], [], "|", color=GREY, markersize=12, markeredgewidth=2.5, label="median")
+    ax.plot([], [], "o", markersize=9, markerfacecolor="none", markeredgecolor="black", label="worst run")
+    ax.set_yticks(range(len(table)), list(table[by])[::-1])
+    ax.set_ylim(-0.6, len(table) - 0.4)
+    ax.grid(axis="y", visible=False)
+    _finish(ax, ylabel, "", title)
+    ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return ax
+
+
+@styled
+def plot_search(
+    population: ArrayLike,
+    elites: ArrayLike,
+    mean: ArrayLike,
+    std: ArrayLike,
+    *,
+    objective: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    low: float = -1.0,
+    high: float = 1.0,
+    title: str = "",
+    ax: Axes | None = None,
+) -> Axes:
+    """One iteration of a search in the plane: samples, elites, and the Gaussian that they were drawn from.
+
+    Args:
+        population: the samples, [N, 2].
+        elites: the best of them, [K, 2].
+        mean: of the Gaussian, [2].
+        std: of the Gaussian, [2]; ellipses are drawn at one and two standard deviations.
+        objective: the function that is maximised, [M, 2] to [M], drawn as a landscape behind.
+        low: lower end of both axes.
+        high: upper end of both axes.
+        title: title.
+        ax: where to draw.
+    """
+    ax = ax or new_axes(width=4.4, height=4.4)[0]
+    if objective is not None:
+        grid = torch.linspace(low, high, 121)
+        x, y = torch.meshgrid(grid, grid, indexing="xy")
+        values = objective(torch.stack([x.flatten(), y.flatten()], dim=-1)).reshape(x.shape)
+        ax.contourf(x.numpy(), y.numpy(), values.numpy(), levels=18, cmap="YlGnBu", alpha=0.75, zorder=0)
+    samples, best = np.asarray(population), np.asarray(elites)
+    center, spread = np.asarray(mean), np.asarray(std)
+    ax.plot(*samples.T, "o", color="black", markersize=3, alpha=0.45, markeredgewidth=0, label="population")
+    ax.plot(*best.T, "o", color=COLORS[1], markersize=6, markeredgecolor="white", label="elites")
+    for scale in (1, 2):
+        size = 2 * scale * spread
+        ax.add_patch(
+            Ellipse(
+                tuple(center), *size, fill=False, edgecolor=COLORS[3], linewidth=2.2 - 0.6 * scale, zorder=5
+            )
+        )
+    ax.plot(*center, "+", color=COLORS[3], markersize=11, markeredgewidth=2, label="Gaussian")
+    ax.set(xlim=(low, high), ylim=(low, high), aspect="equal")
+    ax.grid(visible=False)
+    _finish(ax, "first action", "second action", title)
+    ax.legend(loc="upper right", frameon=True, framealpha=0.85, edgecolor="none")
+    return ax
+
+
+_DASHES = ("--", "-.", ":", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1)))
+
+
+def _cycle() -> list[str]:
+    return COLORS * 4
+
+
+def _seeds(count: int) -> str:
+    return "1 seed" if count == 1 else f"{count} seeds"
+
+
+def _finish(ax: Axes, xlabel: str, ylabel: str, title: str) -> Axes:
+    ax.set_xlabel(xlabel)
+    ax.set_ylabel(ylabel)
+    ax.set_title(title)
+    if ax.get_legend_handles_labels()[1]:
+        ax.legend()
+    if ax.get_xscale() == "linear" and max(map(abs, ax.get_xlim())) >= 5000:
+        ax.xaxis.set_major_formatter(mpl.ticker.EngFormatter(sep=""))
+    return ax
