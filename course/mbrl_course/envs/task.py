@@ -88,12 +88,17 @@ class Task:
             next_obs [..., D], reward [...], terminated (bool) [...].
 
         Raises:
-            ValueError: the task's true dynamics are not available as a function of tensors.
+            ValueError: the task's true dynamics are not available as a function of tensors, or `obs` or
+                `action` have another last dimension than D or A.
         """
         if self.dynamics is None:
             raise ValueError(
                 f"task {self.name!r} has no true dynamics in torch: plan with a learned model, "
-                "or choose obstacles, cartpole, cartpole-balance, cartpole-swingup or pendulum"
+                "or choose obstacles, pendulum, a cart-pole or a mountain car"
             )
+        if obs.shape[-1:] != (self.obs_dim,):
+            raise ValueError(f"obs has shape {list(obs.shape)}, expected [..., {self.obs_dim}]")
+        if action.shape[-1:] != (self.action_dim,):
+            raise ValueError(f"action has shape {list(action.shape)}, expected [..., {self.action_dim}]")
         next_obs = self.dynamics(obs, action)
         return next_obs, self.reward(obs, action, next_obs), self.terminated(next_obs)
