@@ -1,0 +1,140 @@
+"""Every experiment of the course, by name: the same ones for the notebooks and for the command line.
+
+    from mbrl_course.experiments import run
+    frame = run("q2", seeds=range(5), scale="laptop")
+
+An experiment is a typed configuration for each of three scales, and a function that runs one seed of it. The
+modules of a week are imported only when an experiment runs, so a student's own functions can stand for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mbrl_course.experiments import week01, week02, week03
+from mbrl_course.experiments.config import ConfigError, with_overrides
+from mbrl_course.experiments.runner import SCALES, Experiment, Run, StaleResultsError, run_experiment
+from mbrl_course.experiments.shipping import (
+    list_results,
+    load_header,
+    load_reference,
+    load_results,
+    ship_results,
+)
+
+__all__ = [
+    "SCALES",
+    "ConfigError",
+    "Experiment",
+    "Run",
+    "StaleResultsError",
+    "get_config",
+    "get_experiment",
+    "list_experiments",
+    "list_results",
+    "load_header",
+    "load_reference",
+    "load_results",
+    "run",
+    "ship",
+]
+
+_EXPERIMENTS: dict[str, Experiment[Any]] = {
+    experiment.name: experiment
+    for experiment in (*week01.EXPERIMENTS, *week02.EXPERIMENTS, *week03.EXPERIMENTS)
+}
+
+
+def list_experiments() -> list[str]:
+    """The names of all experiments, in the order of the course."""
+    return list(_EXPERIMENTS)
+
+
+def get_experiment(name: str) -> Experiment[Any]:
+    """The experiment called `name`.
+
+    Raises:
+        ConfigError: there is no such experiment; the message lists those there are.
+    """
+    if name not in _EXPERIMENTS:
+        raise ConfigError(f"there is no experiment {name!r}; there are {', '.join(_EXPERIMENTS)}")
+    return _EXPERIMENTS[name]
+
+
+def get_config(name: str, scale: str = "laptop", overrides: Mapping[str, Any] | None = None) -> Any:
+    """The configuration of an experiment, a frozen dataclass.
+
+    Args:
+        name: of the experiment.
+        scale: "smoke", "laptop" or "full".
+        overrides: fields to change, texts or values, such as {"horizon": "15"}.
+
+    Raises:
+        ConfigError: no such experiment, scale or field, or a value that does not fit; the message names it
+            and lists what there is.
+    """
+    configs = get_experiment(name).configs
+    if scale not in configs:
+        raise ConfigError(f"scale is {scale!r}, expected one of {', '.join(configs)}")
+    return with_overrides(configs[scale], overrides or {})
+
+
+def run(
+    name: str,
+    seeds: Sequence[int] = (0,),
+    scale: str = "laptop",
+    overrides: Mapping[str, Any] | None = None,
+    out: str | Path | None = "runs",
+    progress: bool = True,
+    *,
+    fresh: bool = False,
+) -> pd.DataFrame:
+    """Runs an experiment, or what is missing of it, and returns its results.
+
+    Each seed leaves a CSV file OUT/NAME/SCALE/seed_K.csv and event files for TensorBoard. A seed that is
+    finished is not run again; one that was interrupted goes on from its last checkpoint, and ends with the
+    same numbers as if it had not been interrupted.
+
+    Args:
+        name: of the experiment, see `list_experiments`.
+        seeds: one run for each.
+        scale: "smoke" (seconds), "laptop" (minutes) or "full" (the published setting).
+        overrides: fields to change, texts or values; such runs get a folder of their own.
+        out: where the files go; None keeps everything in memory, writes nothing, and reads nothing old.
+        progress: show progress bars.
+        fresh: forget earlier results and checkpoints of these seeds.
+
+    Returns:
+        The rows of all seeds, with the column "seed" first; the others are those of the experiment.
+
+    Raises:
+        ConfigError: see `get_config`.
+        StaleResultsError: the folder holds results that another configuration gave.
+    """
+    experiment, config = get_experiment(name), get_config(name, scale, overrides)
+    return run_experiment(
+        experiment, config, seeds, scale, overrides=overrides, out=out, fresh=fresh, progress=progress
+    )
+
+
+def ship(name: str, scale: str, out: str | Path = "runs", results: Path | None = None) -> Path:
+    """Gathers the finished seeds of an experiment into one table of the package, results/NAME-SCALE.csv.
+
+    Args:
+        name: of the experiment.
+        scale: "smoke", "laptop" or "full".
+        out: where the runs lie.
+        results: the folder to write to; the package's own by default.
+
+    Returns:
+        The path of the table.
+
+    Raises:
+        FileNotFoundError: no seed is finished.
+        StaleResultsError: a seed was run with another configuration than that of today.
+    """
+    return ship_results(name, scale, get_config(name, scale), out, results)

@@ -1,0 +1,334 @@
+"""Runs experiments, seed by seed, so that nothing is lost when they are interrupted.
+
+An experiment is a function of a configuration and a `Run`. The run holds the seed's generator, takes the
+rows of the result, and keeps checkpoints; its files are
+
+    runs/NAME/SCALE/seed_0.csv              the rows, below comment lines that say how they were made
+    runs/NAME/SCALE/seed_0.partial.csv      the rows so far, while the seed is running
+    runs/NAME/SCALE/seed_0.checkpoint       what is needed to go on after an interruption
+    runs/NAME/SCALE/tensorboard/seed_0/     the same numbers for TensorBoard
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm.auto import tqdm
+
+from mbrl_course.experiments.config import ConfigError, differences, to_plain
+
+SCALES = ("smoke", "laptop", "full")
+"""A few seconds, a few minutes, and the published setting."""
+
+C = TypeVar("C")
+T = TypeVar("T")
+
+
+class StaleResultsError(ValueError):
+    """The folder holds results of the same name that were made with another configuration."""
+
+
+@dataclass(frozen=True)
+class Experiment(Generic[C]):
+    """An experiment of the course.
+
+    Attributes:
+        name: as the command line takes it.
+        week: the week whose lesson it belongs to.
+        title: what it shows, in a line.
+        function: runs one seed: takes the configuration and a `Run`, to which it logs its rows.
+        configs: a configuration for each of `SCALES`.
+        published: what others measured, or what is expected, in a few words.
+    """
+
+    name: str
+    week: int
+    title: str
+    function: Callable[[C, Run], None]
+    configs: Mapping[str, C]
+    published: str = ""
+
+
+class Run:
+    """One seed of an experiment, as its function sees it.
+
+    Attributes:
+        seed: the seed.
+        generator: source of all randomness, seeded with `seed`.
+        progress: whether to show progress bars.
+        rows: the rows so far.
+    """
+
+    def __init__(self, seed: int, folder: Path | None = None, progress: bool = False) -> None:
+        """A fresh run; with `folder`, rows and checkpoints are kept there, else in memory alone."""
+        self.seed, self.progress = seed, progress
+        self.generator = torch.Generator().manual_seed(seed)
+        self.rows: list[dict[str, Any]] = []
+        self._folder = folder
+        self._unit = 0
+        self._state: dict[str, Any] | None = None
+        self._seconds_before, self._started = 0.0, time.perf_counter()
+        self._writer: Any = None
+
+    @property
+    def seconds(self) -> float:
+        """Time spent on this seed so far, interruptions left out."""
+        return self._seconds_before + time.perf_counter() - self._started
+
+    def log(self, **row: Any) -> None:
+        """Adds a row to the result: numbers and short texts by column name."""
+        row = {name: value.item() if hasattr(value, "item") else value for name, value in row.items()}
+        self.rows.append(row)
+        if self._folder is not None:
+            _append(self._file("partial.csv"), [{"seed": self.seed, **row}], first=len(self.rows) == 1)
+            self._tensorboard(row)
+
+    def units(self, items: Iterable[T], name: str = "") -> Iterator[T]:
+        """Goes through `items`; after an interruption, from the first one on that was not finished.
+
+        Args:
+            items: the parts of the experiment, the same ones in the same order each time.
+            name: what a part is called in the progress bar.
+        """
+        all_items = list(items)
+        hidden = not (self.progress and name)
+        bar = tqdm(all_items, name, initial=self._unit, leave=False, disable=hidden)
+        for number in range(self._unit, len(all_items)):
+            yield all_items[number]
+            self._unit = number + 1
+            self.checkpoint(None)
+            bar.update()
+        bar.close()
+
+    def checkpoint(self, state: dict[str, Any] | None) -> None:
+        """Remembers how far the run has come, so that it can go on from here after an interruption.
+
+        Args:
+            state: what `restore` shall give back: tensors, numbers, texts, and lists and dicts of them.
+        """
+        self._state = state
+        if self._folder is None:
+            return
+        content = {
+            "state": state,
+            "unit": self._unit,
+            "rows": self.rows,
+            "generator": self.generator.get_state(),
+            "seconds": self.seconds,
+        }
+        path = self._file("checkpoint")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(path.name + ".partial")
+        torch.save(content, partial)
+        os.replace(partial, path)
+
+    def restore(self) -> dict[str, Any] | None:
+        """The state of the last checkpoint within the present unit; None where there is none."""
+        return self._state
+
+    def _load(self) -> None:
+        """Goes back to the last checkpoint on disk, if there is one."""
+        path = self._file("checkpoint")
+        if path.is_file():
+            content = torch.load(path, weights_only=True)
+            self.rows, self._unit, self._state = content["rows"], content["unit"], content["state"]
+            self.generator.set_state(content["generator"])
+            self._seconds_before = content["seconds"]
+        for leftover in (self._file("partial.csv"), self._event_folder()):
+            if leftover.is_dir():
+                shutil.rmtree(leftover)
+            leftover.unlink(missing_ok=True)
+        _append(self._file("partial.csv"), [{"seed": self.seed, **row} for row in self.rows], first=True)
+        for row in self.rows:
+            self._tensorboard(row)
+
+    def _finish(self, header: Mapping[str, str]) -> None:
+        """Writes the seed's CSV file and removes what was only needed on the way."""
+        write_csv(self._file("csv"), self.table(), header)
+        self._close()
+        for name in ("partial.csv", "checkpoint"):
+            self._file(name).unlink(missing_ok=True)
+
+    def _close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    def table(self) -> pd.DataFrame:
+        """All rows, with the seed as first column."""
+        frame = pd.DataFrame(self.rows)
+        frame.insert(0, "seed", self.seed)
+        return frame
+
+    def _file(self, ending: str) -> Path:
+        assert self._folder is not None
+        return self._folder / f"seed_{self.seed}.{ending}"
+
+    def _event_folder(self) -> Path:
+        assert self._folder is not None
+        return self._folder / "tensorboard" / f"seed_{self.seed}"
+
+    def _tensorboard(self, row: Mapping[str, Any]) -> None:
+        """Texts of the row name the curve, "env_steps" or "step" is its axis, the other numbers are drawn."""
+        if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(self._event_folder()))
+        names = [str(value) for value in row.values() if isinstance(value, str)]
+        axis = next((name for name in ("env_steps", "step", "iteration") if name in row), None)
+        for name, value in row.items():
+            if name != axis and not isinstance(value, str):
+                step = 0 if axis is None else int(row[axis])
+                self._writer.add_scalar("/".join([*names, name]), float(value), step)
+
+
+def run_experiment(
+    experiment: Experiment[C],
+    config: C,
+    seeds: Sequence[int],
+    scale: str,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    out: str | Path | None = "runs",
+    fresh: bool = False,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Runs the seeds that are not finished yet, and returns the rows of all of them; see `run`."""
+    if not seeds:
+        raise ConfigError("seeds is empty, expected at least one seed")
+    folder = None if out is None else run_folder(experiment.name, scale, overrides or {}, out)
+    tables = []
+    bar = tqdm(seeds, f"{experiment.name} ({scale}), seeds", disable=not progress)
+    for seed in bar:
+        bar.set_postfix_str(f"seed {seed}")
+        tables.append(_run_seed(experiment, config, seed, scale, overrides or {}, folder, fresh, progress))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _run_seed(
+    experiment: Experiment[C],
+    config: C,
+    seed: int,
+    scale: str,
+    overrides: Mapping[str, Any],
+    folder: Path | None,
+    fresh: bool,
+    progress: bool,
+) -> pd.DataFrame:
+    run = Run(seed, folder, progress)
+    if folder is None:
+        experiment.function(config, run)
+        return run.table()
+    path, notes = run._file("csv"), run._file("config.json")
+    plain = to_plain(config)
+    if fresh:
+        for old in (path, notes, run._file("checkpoint")):
+            old.unlink(missing_ok=True)
+    if path.is_file():
+        _refuse_stale(path, json.loads(read_header(path)["config"]), plain)
+        return read_csv(path)
+    if notes.is_file():
+        _refuse_stale(notes, json.loads(notes.read_text()), plain)
+    folder.mkdir(parents=True, exist_ok=True)
+    notes.write_text(json.dumps(plain))
+    run._load()
+    try:
+        experiment.function(config, run)
+    except BaseException as error:
+        run._close()
+        if isinstance(error, KeyboardInterrupt):
+            tqdm.write(f"Interrupted. Seed {seed} goes on from its last checkpoint when you run this again.")
+        raise
+    header = {
+        "experiment": experiment.name,
+        "scale": scale,
+        "seed": str(seed),
+        "command": command_line(experiment.name, scale, str(seed), overrides),
+        "minutes": f"{run.seconds / 60:.2f}",
+        **machine(),
+        "config": json.dumps(plain),
+    }
+    run._finish(header)
+    notes.unlink()
+    return read_csv(path)
+
+
+def run_folder(name: str, scale: str, overrides: Mapping[str, Any], out: str | Path) -> Path:
+    """Where the files lie: OUT/NAME/SCALE, with the overrides, if any, behind the scale."""
+    changes = "".join(f",{field}={value}" for field, value in sorted(overrides.items()))
+    safe = "".join(letter if letter.isalnum() or letter in ",=.-_" else "_" for letter in changes)
+    return Path(out) / name / (scale + safe)
+
+
+def command_line(name: str, scale: str, seeds: str, overrides: Mapping[str, Any] | None = None) -> str:
+    """The command that makes these results."""
+    sets = "".join(f" --set {field}={value}" for field, value in sorted((overrides or {}).items()))
+    return f"mbrl-course run {name} --scale {scale} --seeds {seeds}{sets}"
+
+
+def machine() -> dict[str, str]:
+    """What the results were made on: processor, threads and versions, for the comment lines of a file."""
+    processor = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        processor = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass  # not Linux, or a processor that does not say its name
+    return {
+        "machine": f"{processor}, {os.cpu_count()} cores, {platform.system()}",
+        "threads": str(torch.get_num_threads()),
+        "versions": f"python {platform.python_version()}, torch {torch.__version__}, numpy {np.__version__}",
+    }
+
+
+def write_csv(path: Path, frame: pd.DataFrame, header: Mapping[str, str]) -> None:
+    """Writes a table below comment lines; the file appears only when it is complete."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8", newline="\n") as file:
+        for key, value in header.items():
+            file.write(f"# {key}: {value}\n")
+        frame.to_csv(file, index=False, float_format="%.6g", lineterminator="\n")
+    os.replace(partial, path)
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """The table of a file that `write_csv` wrote."""
+    return pd.read_csv(path, comment="#")
+
+
+def read_header(path: Path) -> dict[str, str]:
+    """The comment lines of a file that `write_csv` wrote."""
+    header = {}
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            if not line.startswith("# "):
+                break
+            key, _, value = line[2:].rstrip("\n").partition(": ")
+            header[key] = value
+    return header
+
+
+def _append(path: Path, rows: list[dict[str, Any]], first: bool) -> None:
+    if rows:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        frame = pd.DataFrame(rows)
+        frame.to_csv(path, mode="a", header=first, index=False, float_format="%.6g", lineterminator="\n")
+
+
+def _refuse_stale(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    if changes := differences(old, new):
+        raise StaleResultsError(
+            f"{path} was made with another configuration ({changes}): "
+            "start afresh (fresh=True, --fresh), or choose another folder (out)"
+        )

@@ -1,0 +1,363 @@
+"""Week 2: model-predictive control with a learned model, on the tasks of CS285's homework 4."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from mbrl_course.envs import Task, get_task
+from mbrl_course.evaluation import collect, collect_random, evaluate, random_policy
+from mbrl_course.experiments.runner import Experiment, Run
+
+if TYPE_CHECKING:  # in a class these may be the student's own, so they are imported when needed
+    from mbrl_course.buffers import Batch
+    from mbrl_course.dynamics import DynamicsModel
+    from mbrl_course.mpc import Model, Planner, Policy
+
+
+@dataclass(frozen=True)
+class MPCConfig:
+    """The on-policy loop: random data, then fit, plan, collect, and again.
+
+    Attributes:
+        task: the task.
+        num_iterations: how often to fit and collect.
+        initial_steps: random environment steps at the start.
+        steps_per_iteration: environment steps collected with the planner in each iteration.
+        gradient_steps: per iteration; every member takes each with a mini-batch of its own.
+        batch_size: transitions per gradient step and member.
+        learning_rate: of Adam, whose state is kept from iteration to iteration.
+        ensemble_size: members, over which predicted returns are averaged.
+        hidden_sizes: width of each hidden layer.
+        noise: supervised-learning noise, relative to the data's mean absolute values.
+        search: how plans are found, "random shooting" or "CEM".
+        num_sequences: action sequences per plan, or per iteration of CEM.
+        horizon: steps that a plan looks ahead.
+        cem_iterations: iterations of CEM per plan.
+        num_elites: elites of CEM.
+        num_eval_episodes: whole episodes, not learned from, to judge each policy by. 0 takes the episodes
+            that were collected: nothing was learned from them before either, and the policy is the same. That
+            is fair only where all episodes have the same length, else short ones are completed more often.
+    """
+
+    task: str = "obstacles"
+    num_iterations: int = 1
+    initial_steps: int = 5000
+    steps_per_iteration: int = 1000
+    gradient_steps: int = 20
+    batch_size: int = 512
+    learning_rate: float = 1e-3
+    ensemble_size: int = 3
+    hidden_sizes: tuple[int, ...] = (250, 250)
+    noise: float = 0.01
+    search: Literal["random shooting", "CEM"] = "random shooting"
+    num_sequences: int = 1000
+    horizon: int = 10
+    cem_iterations: int = 4
+    num_elites: int = 50
+    num_eval_episodes: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuses numbers that make no sense, with the field's name."""
+        for name in ("num_iterations", "initial_steps", "steps_per_iteration", "gradient_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
+        if self.num_eval_episodes < 0:
+            raise ValueError(f"num_eval_episodes is {self.num_eval_episodes}, expected at least 0")
+
+
+@dataclass(frozen=True)
+class GrowingDataConfig:
+    """CartPole-v1: how much random data a model needs before planning in it balances the pole.
+
+    Attributes:
+        task: the task.
+        data_sizes: numbers of random environment steps to fit a model to.
+        gradient_steps: for each fit.
+        batch_size: transitions per gradient step and member.
+        learning_rate: of Adam.
+        ensemble_size: members of the model.
+        hidden_sizes: width of each hidden layer.
+        num_sequences: action sequences per plan.
+        horizon: steps that a plan looks ahead.
+        num_eval_episodes: episodes to judge each model by.
+    """
+
+    task: str = "cartpole"
+    data_sizes: tuple[int, ...] = (25, 50, 100, 200, 400, 800)
+    gradient_steps: int = 500
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    ensemble_size: int = 3
+    hidden_sizes: tuple[int, ...] = (64, 64)
+    num_sequences: int = 100
+    horizon: int = 15
+    num_eval_episodes: int = 3
+
+
+def make_model(
+    task: Task, config: MPCConfig | GrowingDataConfig, generator: torch.Generator
+) -> DynamicsModel:
+    """An untrained model of the task, with the task's reward and termination functions."""
+    from mbrl_course.dynamics import DynamicsConfig, DynamicsModel
+
+    model_config = DynamicsConfig(
+        ensemble_size=config.ensemble_size,
+        hidden_sizes=config.hidden_sizes,
+        learning_rate=config.learning_rate,
+        batch_size=config.batch_size,
+        holdout_fraction=0.1 if isinstance(config, MPCConfig) else 0.0,
+    )
+    return DynamicsModel(
+        task.obs_dim,
+        task.action_dim,
+        model_config,
+        reward=task.reward,
+        terminated=task.terminated,
+        generator=generator,
+    )
+
+
+def make_planner(task: Task, model: Model, config: MPCConfig, generator: torch.Generator) -> Planner:
+    """The planner that the configuration names, planning in `model`."""
+    from mbrl_course import mpc
+
+    bounds = (task.action_low, task.action_high)
+    if config.search == "random shooting":
+        shooting = mpc.RandomShootingConfig(config.num_sequences, config.horizon)
+        return mpc.RandomShootingPlanner(model, *bounds, shooting, generator)
+    from mbrl_course import cem
+
+    cem_config = cem.CEMConfig(
+        population_size=config.num_sequences,
+        num_elites=config.num_elites,
+        num_iterations=config.cem_iterations,
+        horizon=config.horizon,
+    )
+    return cem.CEMPlanner(model, *bounds, cem_config, generator)
+
+
+def run_mpc(config: MPCConfig, run: Run, **labels: Any) -> tuple[DynamicsModel, Planner]:
+    """q2, q3: the on-policy loop of week 2, with a checkpoint after every iteration.
+
+    Rows: labels, iteration, env_steps (that the policy has learned from), train_return (mean over the
+    completed episodes that were collected with it), eval_return, loss and holdout_loss (at the end of the
+    fit), seconds. Iteration 0 is the random policy, with NaN for the losses.
+
+    Args:
+        config: the loop.
+        run: where rows and checkpoints go.
+        labels: further columns of the rows.
+
+    Returns:
+        The model and its planner, as they are at the end.
+    """
+    from mbrl_course.buffers import Batch, concatenate
+    from mbrl_course.mpc import on_policy_loop
+
+    task = get_task(config.task)
+    model = make_model(task, config, run.generator)
+    planner = make_planner(task, model, config, run.generator)
+    batches: list[Batch] = []
+    losses = (float("nan"), float("nan"))
+    done = 0
+    restored = run.restore()
+    if restored is not None:
+        batches, done = [Batch(**restored["data"])], restored["done"]
+        model.load_state_dict(restored["model"])
+        model.optimizer.load_state_dict(restored["optimizer"])
+
+    def collect_data(policy: Policy | None) -> tuple[Batch, float]:
+        nonlocal done
+        if policy is None and restored is not None:
+            return batches[0], restored["mean_return"]
+        env_steps = sum(len(batch.obs) for batch in batches)
+        if policy is None:
+            data, mean_return = collect_random(
+                task, config.initial_steps, run.generator, progress=run.progress
+            )
+            eval_return = mean_return
+        else:
+            steps, reset = config.steps_per_iteration, planner.reset
+            data, _, mean_return = collect(
+                task, policy, steps, run.generator, on_reset=reset, progress=run.progress
+            )
+            eval_return = mean_return
+            done += 1
+            if config.num_eval_episodes:
+                seed = 1000 * run.seed + done
+                episodes = config.num_eval_episodes
+                returns = evaluate(task, policy, episodes, seed, on_reset=reset, progress=run.progress)
+                eval_return = float(returns.mean())
+        batches.append(data)
+        run.log(
+            **labels,
+            iteration=done,
+            env_steps=env_steps,
+            train_return=mean_return,
+            eval_return=eval_return,
+            loss=losses[0],
+            holdout_loss=losses[1],
+            seconds=round(run.seconds, 1),
+        )
+        state = {
+            "data": concatenate(batches)._asdict(),
+            "done": done,
+            "mean_return": mean_return,
+            "model": model.state_dict(),
+            "optimizer": model.optimizer.state_dict(),
+        }
+        run.checkpoint(state)
+        return data, mean_return
+
+    def fit(data: Batch) -> Policy:
+        nonlocal losses
+        result = model.fit(
+            data,
+            num_steps=config.gradient_steps,
+            noise=config.noise,
+            generator=run.generator,
+            progress=run.progress,
+        )
+        losses = (result.train_losses[-1], result.holdout_losses[-1])
+        return lambda obs: planner.plan(obs)[0]
+
+    on_policy_loop(collect_data, fit, config.num_iterations - done)
+    return model, planner
+
+
+def run_mpc_rows(config: MPCConfig, run: Run) -> None:
+    """q2, q3: `run_mpc` for its rows alone."""
+    run_mpc(config, run)
+
+
+def run_growing_data(config: GrowingDataConfig, run: Run) -> None:
+    """cartpole-growing-data: a fresh model for each amount of data, planning in it, and the random policy.
+
+    Rows: policy ("model-based" or "random"), env_steps, eval_return (mean over the episodes).
+    """
+    from mbrl_course.mpc import RandomShootingConfig, RandomShootingPlanner
+
+    task = get_task(config.task)
+    data_generator = torch.Generator().manual_seed(run.seed)  # the same data after an interruption
+    data, _ = collect_random(task, max(config.data_sizes), data_generator)
+    policy = random_policy(task, data_generator)
+    random_return = evaluate(task, policy, 20, run.seed, progress=False).mean()
+    for size in run.units(config.data_sizes, "amounts of data"):
+        model = make_model(task, config, run.generator)
+        model.fit(data.take(slice(size)), num_steps=config.gradient_steps, generator=run.generator)
+        shooting = RandomShootingConfig(config.num_sequences, config.horizon)
+        planner = RandomShootingPlanner(model, task.action_low, task.action_high, shooting, run.generator)
+
+        def plan_first(obs: Tensor, planner: RandomShootingPlanner = planner) -> Tensor:
+            return planner.plan(obs)[0]
+
+        episodes = config.num_eval_episodes
+        returns = evaluate(task, plan_first, episodes, run.seed, progress=run.progress)
+        run.log(policy="model-based", env_steps=size, eval_return=returns.mean())
+        run.log(policy="random", env_steps=size, eval_return=random_return)
+
+
+CHEETAH = {"task": "cheetah", "horizon": 15, "steps_per_iteration": 5000, "gradient_steps": 1500}
+"""What CS285's experiments on the half-cheetah share."""
+
+_Q2 = MPCConfig(num_eval_episodes=20)
+_OBSTACLES = MPCConfig(num_iterations=12, num_eval_episodes=20)
+_REACHER = MPCConfig(task="reacher7", num_iterations=15, steps_per_iteration=5000, gradient_steps=1000)
+_CHEETAH = MPCConfig(**CHEETAH, num_iterations=20)  # type: ignore[arg-type]
+
+_TINY: dict[str, Any] = {
+    "hidden_sizes": (32,),
+    "num_sequences": 50,
+    "horizon": 5,
+    "ensemble_size": 2,
+    "gradient_steps": 100,
+}
+
+EXPERIMENTS: tuple[Experiment[Any], ...] = (
+    Experiment(
+        name="q2",
+        week=2,
+        title="Obstacles: one iteration of model-predictive control after 5000 random steps",
+        function=run_mpc_rows,
+        configs={
+            "smoke": MPCConfig(**_TINY, initial_steps=1000, steps_per_iteration=200, num_eval_episodes=2),
+            "laptop": MPCConfig(num_eval_episodes=10),
+            "full": _Q2,
+        },
+        published="random policy about -160, MPC -70 to -50 (CS285, homework 4, problem 2)",
+    ),
+    Experiment(
+        name="q3-obstacles",
+        week=2,
+        title="Obstacles: twelve iterations of fitting, planning and collecting",
+        function=run_mpc_rows,
+        configs={
+            "smoke": MPCConfig(
+                **_TINY, num_iterations=2, initial_steps=1000, steps_per_iteration=200, num_eval_episodes=2
+            ),
+            "laptop": MPCConfig(num_iterations=6, num_eval_episodes=5),
+            "full": _OBSTACLES,
+        },
+        published="-25 to -20 after 12 iterations (CS285, homework 4, problem 3)",
+    ),
+    Experiment(
+        name="q3-reacher",
+        week=2,
+        title="Seven-joint reacher: fifteen iterations of fitting, planning and collecting",
+        function=run_mpc_rows,
+        configs={
+            "smoke": MPCConfig(
+                **_TINY, task="reacher7", num_iterations=2, initial_steps=400, steps_per_iteration=200
+            ),
+            "laptop": MPCConfig(
+                task="reacher7",
+                num_iterations=4,
+                steps_per_iteration=1000,
+                gradient_steps=500,
+                num_sequences=300,
+                hidden_sizes=(128, 128),
+            ),
+            "full": _REACHER,
+        },
+        published="-300 to -250 on CS285's arm, which is another one than ours (homework 4, problem 3)",
+    ),
+    Experiment(
+        name="q3-cheetah",
+        week=2,
+        title="Half-cheetah: twenty iterations of fitting, planning and collecting",
+        function=run_mpc_rows,
+        configs={
+            "smoke": MPCConfig(
+                **_TINY, task="cheetah", num_iterations=2, initial_steps=1000, steps_per_iteration=500
+            ),
+            "laptop": MPCConfig(
+                task="cheetah",
+                horizon=15,
+                num_iterations=5,
+                steps_per_iteration=1000,
+                gradient_steps=500,
+                num_sequences=300,
+                hidden_sizes=(128, 128),
+            ),
+            "full": _CHEETAH,
+        },
+        published="250 to 350 after 20 iterations (CS285, homework 4, problem 3)",
+    ),
+    Experiment(
+        name="cartpole-growing-data",
+        week=2,
+        title="CartPole-v1: model-based control against the random policy as data grow",
+        function=run_growing_data,
+        configs={
+            "smoke": GrowingDataConfig(
+                data_sizes=(50, 200), gradient_steps=100, num_eval_episodes=1, num_sequences=50, horizon=8
+            ),
+            "laptop": GrowingDataConfig(),
+            "full": GrowingDataConfig(data_sizes=(25, 50, 100, 200, 400, 800, 1600), num_eval_episodes=10),
+        },
+    ),
+)
