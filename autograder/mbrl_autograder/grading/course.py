@@ -1,0 +1,190 @@
+"""A course directory as nbgrader knows it: where its sources, submissions and gradebook lie."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from nbformat import NotebookNode
+from nbgrader.api import Gradebook
+from nbgrader.converters import GenerateAssignment
+from nbgrader.coursedir import CourseDirectory
+from traitlets.config import Config
+from traitlets.config.loader import PyFileConfigLoader
+
+from .model import Exercise, GradingError
+from .notebooks import grade_id, grading_template, has_tests, is_test
+
+CONFIG_FILE = "nbgrader_config.py"
+
+
+def find_course(start: Path | None = None) -> Path:
+    """The nearest folder at or above `start` (default: here) that holds a course.
+
+    Raises:
+        GradingError: there is none; the message says what to pass.
+    """
+    start = (start or Path.cwd()).resolve()
+    for folder in (start, *start.parents):
+        if (
+            (folder / "solutions").is_dir()
+            or (folder / CONFIG_FILE).is_file()
+            or (folder / "source").is_dir()
+        ):
+            return folder
+    raise GradingError(
+        f"found no course at or above {start}: pass --course DIR (a folder with solutions/ or source/), "
+        "or run this in the course's checkout after `mbrl-course build`"
+    )
+
+
+class Course:
+    """A course directory, read through its own `nbgrader_config.py` where it has one."""
+
+    def __init__(self, root: Path) -> None:
+        """Reads the configuration.
+
+        Raises:
+            GradingError: `root` is no folder, or its configuration cannot be read.
+        """
+        if not root.is_dir():
+            raise GradingError(f"there is no course folder {root}")
+        self.root = root.resolve()
+        self.config = self._load_config()
+        self.directory = CourseDirectory(config=self.config, root=str(self.root))
+
+    def _load_config(self) -> Config:
+        config = Config()
+        if (self.root / "solutions").is_dir() and not (self.root / "source").is_dir():
+            config.CourseDirectory.source_directory = "solutions"
+            config.CourseDirectory.release_directory = "weeks"
+        if (self.root / CONFIG_FILE).is_file():
+            try:
+                config.merge(PyFileConfigLoader(CONFIG_FILE, path=str(self.root)).load_config())
+            except Exception as error:  # the file may hold any code
+                raise GradingError(f"{self.root / CONFIG_FILE} cannot be read: {error!r}") from error
+        return config
+
+    def folder(self, step: str, assignment: str, student: str = ".") -> Path:
+        """The folder of a step ("source", "submitted", "autograded", "feedback"), as nbgrader forms it."""
+        name = getattr(self.directory, f"{step}_directory")
+        return Path(self.directory.format_path(name, student, assignment)).resolve()
+
+    @property
+    def assignments(self) -> list[str]:
+        """The names of the assignments that have source notebooks."""
+        source = self.folder("source", ".")
+        found = source.glob("*/*.ipynb") if source.is_dir() else ()
+        return sorted({path.parent.name for path in found if not path.parent.name.startswith(".")})
+
+    @contextmanager
+    def gradebook(self) -> Iterator[Gradebook]:
+        """The course's gradebook, open."""
+        gradebook = Gradebook(self.directory.db_url, self.directory.course_id or "default_course")
+        try:
+            yield gradebook
+        finally:
+            gradebook.close()
+            gradebook.engine.dispose()
+
+
+class Assignment:
+    """An assignment's notebooks as they are graded, and the columns of its marks."""
+
+    def __init__(self, course: Course, name: str) -> None:
+        """Reads the source notebooks.
+
+        Raises:
+            GradingError: the course has no such assignment; the message lists those it has.
+        """
+        self.course, self.name = course, name
+        self.source = course.folder("source", name)
+        paths = sorted(self.source.glob("*.ipynb")) if self.source.is_dir() else []
+        if not paths:
+            known = ", ".join(course.assignments) or "none: run `mbrl-course build` first"
+            raise GradingError(f"{course.root} has no notebooks for {name!r}; assignments there: {known}")
+        templates = {path.stem: grading_template(path, course.config) for path in paths}
+        order = sorted(templates, key=lambda notebook: (not has_tests(templates[notebook]), notebook))
+        self.templates: dict[str, NotebookNode] = {notebook: templates[notebook] for notebook in order}
+        columns = [column for item in self.templates.items() for column in exercises(*item)]
+        ids = [column.id for column in columns]
+        self.exercises = tuple(
+            replace(column, id=f"{column.notebook}/{column.id}") if ids.count(column.id) > 1 else column
+            for column in columns
+        )
+
+    def register(self) -> None:
+        """Tells the gradebook of the assignment and its cells, as `nbgrader generate_assignment` does.
+
+        Raises:
+            GradingError: cells came or went since submissions were recorded, or the source is not valid.
+        """
+        release = Path(tempfile.mkdtemp(prefix="mbrl-course-"))
+        config = copy.deepcopy(self.course.config)
+        config["CourseDirectory"].update(
+            root=str(self.course.root), release_directory=str(release), assignment_id=self.name
+        )
+        messages: list[str] = []
+        log = quiet_log(messages)
+        try:
+            directory = CourseDirectory(config=config, log=log)
+            converter = GenerateAssignment(coursedir=directory, config=config, log=log)
+            converter.force = True
+            converter.start()
+        except Exception as error:  # nbgrader ends with many kinds
+            raise GradingError(
+                f"the gradebook does not accept {self.name}: {self._why(messages, error)}"
+            ) from error
+        finally:
+            shutil.rmtree(release, ignore_errors=True)
+
+    def _why(self, messages: list[str], error: Exception) -> str:
+        with self.course.gradebook() as gradebook:
+            known = next((one for one in gradebook.assignments if one.name == self.name), None)
+            if known is not None and known.submissions:
+                recorded = {cell.name for notebook in known.notebooks for cell in notebook.source_cells}
+                current = {grade_id(cell) for one in self.templates.values() for cell in one.cells} - {""}
+                changed = sorted(recorded ^ current)
+                if changed:
+                    return (
+                        f"its notebooks changed since submissions were recorded ({', '.join(changed[:5])}). "
+                        "Grade with the notebooks as they were released, or remove the assignment from the "
+                        f"gradebook (`nbgrader db assignment remove {self.name} --force`) and grade all again"
+                    )
+        reasons = [message.strip().splitlines()[-1] for message in messages if "Traceback" in message]
+        return reasons[-1] if reasons else str(error)
+
+
+def quiet_log(messages: list[str]) -> logging.Logger:
+    """A logger for nbgrader that prints nothing and appends errors to `messages`."""
+    log = logging.Logger("nbgrader", logging.ERROR)
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
+    log.addHandler(handler)
+    return log
+
+
+def exercise_of(name: str) -> str:
+    """The exercise that a test cell belongs to: "refit" for "refit-test-2", else the cell's own id."""
+    head, separator, number = name.rpartition("-test-")
+    return head if separator and number.isdigit() else name
+
+
+def exercises(notebook: str, template: NotebookNode) -> list[Exercise]:
+    """The columns of one notebook's marks, in the order of its cells."""
+    columns: dict[str, Exercise] = {}
+    for cell in template.cells:
+        metadata = cell.metadata.get("nbgrader", {})
+        if not (metadata.get("grade") or metadata.get("task")):
+            continue
+        name, points = grade_id(cell), float(metadata.get("points", 0))
+        key = exercise_of(name)
+        old = columns.get(key, Exercise(key, notebook, (), 0.0, by_hand=not is_test(cell)))
+        columns[key] = Exercise(key, notebook, (*old.cells, name), old.max_score + points, old.by_hand)
+    return list(columns.values())
