@@ -44,12 +44,22 @@ class EnsembleMLP(nn.Module):
             self.weights.append(nn.Parameter(weight))
             self.biases.append(nn.Parameter(bias))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Outputs [E, N, out] of all members for inputs [E, N, in] of their own, or [N, in] shared by all."""
+    def forward(self, x: Tensor, members: Tensor | None = None) -> Tensor:
+        """Outputs of the members for inputs of their own, or shared by all.
+
+        Args:
+            x: [E, N, in], or [N, in] for all members alike.
+            members: numbers of the members to use, [E]; all of them by default.
+
+        Returns:
+            [E, N, out].
+        """
         if x.dim() == 2:
-            x = x.expand(len(self.weights[0]), *x.shape)  # [E, N, in]
+            x = x.expand(len(self.weights[0]) if members is None else len(members), *x.shape)  # [E, N, in]
         last = len(self.weights) - 1
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            if members is not None:
+                weight, bias = weight[members], bias[members]
             x = torch.baddbmm(bias, x, weight)  # [E, N, out]
             if layer < last:
                 x = self.activation(x)

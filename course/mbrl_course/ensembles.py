@@ -1,0 +1,464 @@
+"""Week 4: knowing what you don't know. Ensembles of probabilistic networks.
+
+A model that is wrong and sure of it misleads every planner. Two kinds of doubt have to be told apart
+(Chua et al., 2018, "Deep reinforcement learning in a handful of trials using probabilistic dynamics models",
+PETS, Section 4):
+
+- *aleatoric*: the world itself is noisy; each network predicts a Gaussian with a variance of its own;
+- *epistemic*: there were too few data here; several networks, trained on their own bootstrap of the data,
+  disagree (Lakshminarayanan et al., 2017, "Simple and scalable predictive uncertainty estimation using
+  deep ensembles").
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+from tqdm.auto import tqdm
+
+from mbrl_course.buffers import Batch
+from mbrl_course.dynamics import Normalizer
+from mbrl_course.envs.task import RewardFunction, TerminationFunction, never_terminates
+from mbrl_course.networks import ACTIVATIONS, EnsembleMLP
+
+
+def gaussian_nll(mean: Tensor, log_var: Tensor, target: Tensor) -> Tensor:
+    """Negative log-likelihood of `target` under a Gaussian with diagonal covariance, per dimension.
+
+    -log N(y; mu, s^2) = ((y - mu)^2 / s^2 + log s^2 + log 2 pi) / 2 (PETS, Eq. 1, up to its constants).
+
+    Args:
+        mean: mu, [..., D].
+        log_var: log s^2, [..., D].
+        target: y, [..., D].
+
+    Returns:
+        In nats, [..., D].
+    """
+    squared_error = (target - mean).square()
+    return 0.5 * (squared_error * torch.exp(-log_var) + log_var + math.log(2 * math.pi))
+
+
+def bound_log_var(log_var: Tensor, min_log_var: Tensor, max_log_var: Tensor) -> Tensor:
+    """Squeezes a log-variance softly between two bounds.
+
+    Far from the data a network's variance can become anything, zero and infinity included; a hard clamp
+    would stop its gradient there. max - softplus(max - x), then min + softplus(x - min), does not (PETS,
+    Appendix A.1).
+
+    Args:
+        log_var: unbounded, [..., D].
+        min_log_var: lower bound, [D].
+        max_log_var: upper bound, [D].
+
+    Returns:
+        Between the bounds (exceeding the upper one by log 2 at the very most), [..., D].
+    """
+    log_var = max_log_var - softplus(max_log_var - log_var)
+    return min_log_var + softplus(log_var - min_log_var)
+
+
+class VarianceParts(NamedTuple):
+    """The variance of an ensemble's prediction, in two parts that sum to it."""
+
+    aleatoric: Tensor  # [..., D] mean over members of their own variance
+    epistemic: Tensor  # [..., D] variance over members of their means
+
+
+def split_variance(means: Tensor, variances: Tensor) -> VarianceParts:
+    """The law of total variance: Var[y] = E_member[Var[y | member]] + Var_member[E[y | member]].
+
+    Args:
+        means: of each member, [E, ..., D].
+        variances: of each member, [E, ..., D].
+
+    Returns:
+        Aleatoric and epistemic part, each [..., D].
+    """
+    return VarianceParts(variances.mean(dim=0), means.var(dim=0, correction=0))
+
+
+def bootstrap_rows(num_rows: int, ensemble_size: int, generator: torch.Generator | None = None) -> Tensor:
+    """For each member its own sample of the data: rows drawn with replacement, [E, N]."""
+    return torch.randint(num_rows, (ensemble_size, num_rows), generator=generator)
+
+
+def choose_elites(holdout_losses: Tensor, num_elites: int) -> Tensor:
+    """The members with the smallest hold-out losses, the best first.
+
+    Args:
+        holdout_losses: [E]; NaN ranks last.
+        num_elites: how many to keep (MBPO: 5 of 7; Janner et al., 2019, Appendix C).
+
+    Returns:
+        Their numbers, [num_elites].
+    """
+    losses = torch.where(holdout_losses.isnan(), torch.inf, holdout_losses)
+    return losses.argsort(stable=True)[:num_elites]
+
+
+@dataclass(frozen=True)
+class EnsembleConfig:
+    """How a Gaussian ensemble looks and learns.
+
+    Attributes:
+        ensemble_size: E, number of networks.
+        num_elites: how many of them are used after a fit.
+        hidden_sizes: width of each hidden layer.
+        activation: "silu", "relu" or "tanh".
+        learning_rate: of AdamW.
+        weight_decay: of AdamW.
+        batch_size: transitions per gradient step and member.
+        holdout_fraction: share of the data for early stopping and for choosing elites, in [0, 1).
+        patience: a member stops after this many epochs without an improvement by 1 % of its hold-out MSE.
+        bootstrap: each member sees its own bootstrap of the data; otherwise all see all.
+        learn_reward: predict the reward too, as one more output.
+        bound_penalty: weight of the regulariser that pulls the learned bounds together.
+    """
+
+    ensemble_size: int = 5
+    num_elites: int = 5
+    hidden_sizes: tuple[int, ...] = (200, 200, 200)
+    activation: str = "silu"
+    learning_rate: float = 1e-3
+    weight_decay: float = 5e-5
+    batch_size: int = 256
+    holdout_fraction: float = 0.1
+    patience: int = 5
+    bootstrap: bool = True
+    learn_reward: bool = False
+    bound_penalty: float = 0.01
+
+    def __post_init__(self) -> None:
+        """Refuses values that make no sense, with the field's name."""
+        for name in ("ensemble_size", "num_elites", "batch_size", "patience"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
+        if self.num_elites > self.ensemble_size:
+            expected = f"at most the ensemble_size {self.ensemble_size}"
+            raise ValueError(f"num_elites is {self.num_elites}, expected {expected}")
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(f"activation is {self.activation!r}, expected one of {sorted(ACTIVATIONS)}")
+        for name in ("weight_decay", "bound_penalty"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected 0 or more")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate is {self.learning_rate}, expected more than 0")
+        if not 0 <= self.holdout_fraction < 1:
+            raise ValueError(f"holdout_fraction is {self.holdout_fraction}, expected in [0, 1)")
+
+
+@dataclass
+class EnsembleFitResult:
+    """What happened during a fit.
+
+    Attributes:
+        train_losses: NLL per dimension of every epoch, averaged over members.
+        holdout_mse: hold-out MSE of each member after each epoch, normalised units, a list of [E].
+        best_epochs: the epoch whose weights each member kept, [E].
+    """
+
+    train_losses: list[float] = field(default_factory=list)
+    holdout_mse: list[Tensor] = field(default_factory=list)
+    best_epochs: list[int] = field(default_factory=list)
+
+
+class Prediction(NamedTuple):
+    """Gaussian predictions of E members: of the next state and, where it is learned, of the reward."""
+
+    obs: Tensor  # [E, N, D] mean
+    obs_var: Tensor  # [E, N, D] variance
+    reward: Tensor | None  # [E, N] mean
+    reward_var: Tensor | None  # [E, N] variance
+
+
+class GaussianEnsemble(nn.Module):
+    """E networks, each of which predicts a Gaussian over the normalised change of the state (and the reward).
+
+    Attributes:
+        network: the networks, as one batched `EnsembleMLP` with two outputs per predicted dimension.
+        min_log_var: learned lower bound of the log-variance, [T], T = D (+ 1 with a learned reward).
+        max_log_var: learned upper bound, [T].
+        elites: numbers of the members in use, [num_elites]; all of them before the first fit.
+    """
+
+    def __init__(
+        self,
+        obs_dim: int,
+        action_dim: int,
+        config: EnsembleConfig | None = None,
+        *,
+        reward: RewardFunction | None = None,
+        terminated: TerminationFunction = never_terminates,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        """An untrained ensemble; the arguments are those of `mbrl_course.dynamics.DynamicsModel`."""
+        super().__init__()
+        self.config = config = config or EnsembleConfig()
+        self.obs_dim, self.action_dim, self.ensemble_size = obs_dim, action_dim, config.ensemble_size
+        self.reward, self.terminated = reward, terminated
+        target_dim = obs_dim + config.learn_reward
+        self.network = EnsembleMLP(
+            config.ensemble_size,
+            obs_dim + action_dim,
+            2 * target_dim,
+            config.hidden_sizes,
+            config.activation,
+            generator,
+        )
+        self.min_log_var = nn.Parameter(torch.full((target_dim,), -10.0))
+        self.max_log_var = nn.Parameter(torch.full((target_dim,), 0.5))
+        self.input_normalizer = Normalizer(obs_dim + action_dim)
+        self.target_normalizer = Normalizer(target_dim)
+        self.register_buffer("elites", torch.arange(config.ensemble_size))
+        self.optimizer = torch.optim.AdamW(
+            self.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+
+    elites: Tensor
+
+    def forward(self, inputs: Tensor, members: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Mean and bounded log-variance of the normalised targets, each [E, N, T].
+
+        Args:
+            inputs: normalised (obs, action), [E, N, D + A] or [N, D + A] for all members alike.
+            members: numbers of the members to ask, [E]; all by default.
+        """
+        mean, log_var = self.network(inputs, members).chunk(2, dim=-1)  # [E, N, T] each
+        return mean, bound_log_var(log_var, self.min_log_var, self.max_log_var)
+
+    def loss(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """The training loss of a mini-batch, and its NLL part for the record.
+
+        The NLL is averaged over samples and dimensions and summed over members; the regulariser pulls the
+        two learned bounds together (PETS, Appendix A.1).
+
+        Args:
+            inputs: normalised, [E, B, D + A].
+            targets: normalised, [E, B, T].
+
+        Returns:
+            The loss, and the NLL averaged over members; both scalars.
+        """
+        mean, log_var = self(inputs)
+        nll = gaussian_nll(mean, log_var, targets).mean(dim=(1, 2))  # [E]
+        penalty = self.config.bound_penalty * (self.max_log_var - self.min_log_var).sum()
+        return nll.sum() + penalty, nll.mean()
+
+    def fit(
+        self,
+        data: Batch,
+        *,
+        max_epochs: int = 100,
+        generator: torch.Generator | None = None,
+        progress: bool = False,
+    ) -> EnsembleFitResult:
+        """Fits normalizers and networks to transitions; stops early, keeps each member's best weights.
+
+        Args:
+            data: N transitions.
+            max_epochs: largest number of passes through the data.
+            generator: source of randomness of the split, the bootstraps and the mini-batches.
+            progress: show a progress bar.
+
+        Returns:
+            Losses, and each member's best epoch.
+
+        Raises:
+            ValueError: there are no data.
+        """
+        inputs, targets = self._training_data(data)
+        order = torch.randperm(len(inputs), generator=generator)
+        num_holdout = int(self.config.holdout_fraction * len(inputs))
+        holdout, train = order[:num_holdout], order[num_holdout:]
+        own_rows = train.expand(self.ensemble_size, -1)  # [E, N']
+        if self.config.bootstrap:
+            own_rows = train[bootstrap_rows(len(train), self.ensemble_size, generator)]
+        result = EnsembleFitResult()
+        best = _BestWeights(self.network, self.config.patience)
+        for _ in tqdm(range(max_epochs), "epochs", disable=not progress, leave=False):
+            result.train_losses.append(self._epoch(inputs, targets, own_rows, generator))
+            if num_holdout:
+                result.holdout_mse.append(self.holdout_mse(inputs[holdout], targets[holdout]))
+                if best.update(result.holdout_mse[-1]):
+                    break
+        if num_holdout and result.holdout_mse:
+            best.restore()
+            result.best_epochs = best.epochs.tolist()
+            self.elites = choose_elites(best.losses, self.config.num_elites)
+        return result
+
+    def _training_data(self, data: Batch) -> tuple[Tensor, Tensor]:
+        """Normalised inputs [N, D + A] and targets [N, T]; fits the normalizers."""
+        if len(data.obs) == 0:
+            raise ValueError("there are no transitions to fit an ensemble to")
+        inputs = torch.cat([data.obs, data.action], dim=-1)  # [N, D + A]
+        targets = data.next_obs - data.obs  # [N, D]
+        if self.config.learn_reward:
+            targets = torch.cat([targets, data.reward.unsqueeze(-1)], dim=-1)  # [N, D + 1]
+        self.input_normalizer.fit(inputs)
+        self.target_normalizer.fit(targets)
+        return self.input_normalizer.normalize(inputs), self.target_normalizer.normalize(targets)
+
+    def _epoch(
+        self, inputs: Tensor, targets: Tensor, own_rows: Tensor, generator: torch.Generator | None
+    ) -> float:
+        """One pass of every member through its own rows [E, N'] in an order of its own; the mean NLL."""
+        shuffle = torch.rand(own_rows.shape, generator=generator).argsort(dim=1)  # [E, N']
+        losses = []
+        for rows in own_rows.gather(1, shuffle).split(self.config.batch_size, dim=1):  # [E, B]
+            loss, nll = self.loss(inputs[rows], targets[rows])
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            losses.append(nll.detach() * rows.shape[1])
+        return float(torch.stack(losses).sum()) / own_rows.shape[1]
+
+    @torch.inference_mode()
+    def holdout_mse(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean squared error of each member's mean, normalised units, [E]."""
+        return (self(inputs)[0] - targets).square().mean(dim=(1, 2))
+
+    @torch.no_grad()
+    def predict(self, obs: Tensor, action: Tensor, members: Tensor | None = None) -> Prediction:
+        """What the members predict, in the units of the state and the reward.
+
+        Args:
+            obs: [N, D] for all members alike, or [E, N, D].
+            action: [N, A] or [E, N, A].
+            members: numbers of the members to ask; their count takes the place of E. All by default.
+
+        Returns:
+            Mean and variance of the next state, [E, N, D], and of the reward, [E, N].
+
+        Raises:
+            ValueError: obs or action has the wrong width.
+        """
+        for name, value, width in (("obs", obs, self.obs_dim), ("action", action, self.action_dim)):
+            if value.dim() not in (2, 3) or value.shape[-1] != width:
+                expected = f"[N, {width}] or [E, N, {width}]"
+                raise ValueError(f"{name} has shape {list(value.shape)}, expected {expected}")
+        size = self.ensemble_size if members is None else len(members)
+        batch = torch.broadcast_shapes(obs.shape[:-1], action.shape[:-1], (size, 1))
+        obs, action = obs.expand(*batch, -1), action.expand(*batch, -1)  # [E, N, D], [E, N, A]
+        inputs = self.input_normalizer.normalize(torch.cat([obs, action], dim=-1))
+        mean, log_var = self(inputs, members)
+        mean = self.target_normalizer.denormalize(mean)  # [E, N, T]
+        var = log_var.exp() * self.target_normalizer.std.square()  # [E, N, T]
+        next_mean = obs + mean[..., : self.obs_dim]
+        if self.config.learn_reward:
+            return Prediction(next_mean, var[..., : self.obs_dim], mean[..., -1], var[..., -1])
+        return Prediction(next_mean, var, None, None)
+
+    def step(
+        self,
+        obs: Tensor,
+        action: Tensor,
+        members: Tensor | None = None,
+        *,
+        sample: bool = True,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """One imagined step of each member with rows of its own: what planners call.
+
+        Args:
+            obs: [N, D] or [E, N, D].
+            action: [N, A] or [E, N, A].
+            members: numbers of the members to use, [E]; all by default.
+            sample: draw from each member's Gaussian; otherwise take its mean.
+            generator: source of randomness.
+
+        Returns:
+            next_obs [E, N, D], reward [E, N], terminated (bool) [E, N].
+
+        Raises:
+            ValueError: a wrong width, or neither a reward function nor a learned reward is there.
+        """
+        prediction = self.predict(obs, action, members)
+        next_obs = prediction.obs
+        if sample:
+            noise = torch.randn(next_obs.shape, generator=generator)
+            next_obs = next_obs + prediction.obs_var.sqrt() * noise
+        if prediction.reward is not None and prediction.reward_var is not None:
+            reward = prediction.reward
+            if sample:
+                reward = reward + prediction.reward_var.sqrt() * torch.randn(
+                    reward.shape, generator=generator
+                )
+        elif self.reward is not None:
+            reward = self.reward(obs.expand_as(next_obs), action.expand(*next_obs.shape[:-1], -1), next_obs)
+        else:
+            raise ValueError("the ensemble has no reward: pass reward=task.reward, or set learn_reward=True")
+        return next_obs, reward, self.terminated(next_obs)
+
+    def step_random_elites(
+        self, obs: Tensor, action: Tensor, *, sample: bool = True, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """One imagined step of each row by an elite drawn at random (MBPO; TS1 in PETS).
+
+        The rows are shuffled and dealt out evenly, so that it is one batched product without a wasted row:
+        every elite is as likely for every row.
+
+        Args:
+            obs: [N, D].
+            action: [N, A].
+            sample: draw from the elite's Gaussian; otherwise take its mean.
+            generator: source of randomness.
+
+        Returns:
+            next_obs [N, D], reward [N], terminated (bool) [N].
+        """
+        num_rows, num_elites = len(obs), len(self.elites)
+        share = -(-num_rows // num_elites)  # rows per elite, rounded up
+        members = self.elites[torch.randperm(num_elites, generator=generator)]
+        dealt = torch.randperm(num_rows, generator=generator)
+        filler = dealt[torch.arange(share * num_elites - num_rows) % num_rows]  # for an uneven deal
+        rows = torch.cat([dealt, filler]).view(share, num_elites).T  # [K, share]
+        results = self.step(obs[rows], action[rows], members, sample=sample, generator=generator)
+        back = dealt.argsort()  # where in the deal each row went
+        next_obs, reward, terminated = (x.transpose(0, 1).flatten(0, 1)[back] for x in results)
+        return next_obs, reward, terminated
+
+    def step_mean(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """One imagined step by the mean of the elites' means: next_obs [N, D], reward [N], terminated [N]."""
+        prediction = self.predict(obs, action, self.elites)
+        next_obs = prediction.obs.mean(dim=0)  # [N, D]
+        if prediction.reward is not None:
+            reward = prediction.reward.mean(dim=0)
+        elif self.reward is not None:
+            reward = self.reward(obs, action, next_obs)
+        else:
+            raise ValueError("the ensemble has no reward: pass reward=task.reward, or set learn_reward=True")
+        return next_obs, reward, self.terminated(next_obs)
+
+
+class _BestWeights:
+    """Keeps the weights of each member's best epoch, and knows when none of them improves any more."""
+
+    def __init__(self, network: EnsembleMLP, patience: int) -> None:
+        self.network, self.patience = network, patience
+        size = len(network.weights[0])
+        self.losses, self.epochs = torch.full((size,), torch.inf), torch.zeros(size, dtype=torch.long)
+        self.weights = [parameter.detach().clone() for parameter in network.parameters()]
+        self.epoch = -1
+
+    def update(self, losses: Tensor) -> bool:
+        """Notes the hold-out losses [E] of one more epoch; True where no member improved for `patience`."""
+        self.epoch += 1
+        better = losses < self.losses * 0.99  # [E], by 1 % at least (MBPO's rule)
+        self.losses = torch.where(better, losses, self.losses)
+        self.epochs[better] = self.epoch
+        for kept, parameter in zip(self.weights, self.network.parameters(), strict=True):
+            kept[better] = parameter.detach()[better]
+        return self.epoch - int(self.epochs.max()) >= self.patience
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Puts the best weights of each member back into the network."""
+        for kept, parameter in zip(self.weights, self.network.parameters(), strict=True):
+            parameter.copy_(kept)
