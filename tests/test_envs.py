@@ -13,9 +13,10 @@ import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
 from matplotlib.figure import Figure
+from torch import Tensor
+
 from mbrl_course.envs import Task, get_task, list_tasks
 from mbrl_course.envs.pictures import picture_to_array
-from torch import Tensor
 
 WITH_DYNAMICS = [name for name in list_tasks() if get_task(name).dynamics is not None]
 OWN = [name for name in list_tasks() if get_task(name).env_id.startswith("mbrl/")]

@@ -10,8 +10,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mbrl_course.envs import cartpole, get_task, gymnasium_tasks, half_cheetah, obstacles, reacher
 from torch import Tensor
+
+from mbrl_course.envs import cartpole, get_task, gymnasium_tasks, half_cheetah, obstacles, reacher
 
 coordinate = st.floats(-0.99, 0.99)
 move = st.floats(-1, 1)
