@@ -1,0 +1,141 @@
+"""PPO against naive definitions, closed forms and a task that random actions do not solve."""
+
+import gymnasium as gym
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.distributions import Categorical, Normal
+
+from mbrl_course.ppo import PPO, ActorCritic, PPOConfig, clipped_objective, generalized_advantages
+
+
+def naive_advantages(rewards, values, next_values, terminated, truncated, gamma, gae_lambda):
+    """The definition, as a double loop: the discounted sum of the deltas up to the episode's end."""
+    steps, envs = rewards.shape
+    result = torch.zeros(steps, envs)
+    for n in range(envs):
+        for t in range(steps):
+            weight = 1.0
+            for k in range(t, steps):
+                bootstrap = 0.0 if terminated[k, n] else gamma * next_values[k, n]
+                result[t, n] += weight * (rewards[k, n] + bootstrap - values[k, n])
+                if terminated[k, n] or truncated[k, n]:
+                    break
+                weight *= gamma * gae_lambda
+    return result
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.floats(0.0, 1.0), st.floats(0.0, 1.0))
+def test_gae_is_the_naive_double_loop(seed, gamma, gae_lambda):
+    g = torch.Generator().manual_seed(seed)
+    rewards, values, next_values = torch.randn(3, 9, 2, generator=g)
+    terminated, truncated = torch.rand(2, 9, 2, generator=g) < 0.2
+    arguments = (rewards, values, next_values, terminated, truncated, gamma, gae_lambda)
+    torch.testing.assert_close(
+        generalized_advantages(*arguments), naive_advantages(*arguments), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_terminated_masks_the_bootstrap_and_truncated_does_not():
+    one, no, yes = torch.ones(1, 1), torch.zeros(1, 1).bool(), torch.ones(1, 1).bool()
+    zero = torch.zeros(1, 1)
+    assert generalized_advantages(one, zero, 10 * one, yes, no, gamma=0.5).item() == 1.0
+    assert generalized_advantages(one, zero, 10 * one, no, yes, gamma=0.5).item() == 6.0
+
+
+def test_clipped_objective_in_its_four_cases():
+    log_ratio = torch.tensor([2.0, 0.5, 2.0, 0.5]).log()
+    advantages = torch.tensor([1.0, 1.0, -1.0, -1.0])
+    expected = torch.tensor([1.2, 0.5, -2.0, -0.8])
+    torch.testing.assert_close(clipped_objective(log_ratio, advantages, 0.2), expected)
+
+
+def test_at_the_old_policy_the_gradient_is_the_policy_gradient():
+    logits = torch.randn(6, 3, requires_grad=True)
+    action, advantages = torch.randint(3, (6,)), torch.randn(6)
+    log_prob = Categorical(logits=logits).log_prob(action)
+    surrogate = clipped_objective(log_prob - log_prob.detach(), advantages, 0.2).sum()
+    (gradient,) = torch.autograd.grad(surrogate, logits, retain_graph=True)
+    (truth,) = torch.autograd.grad((log_prob * advantages).sum(), logits)
+    torch.testing.assert_close(gradient, truth)
+
+
+def test_actions_follow_the_policy_discrete_and_continuous():
+    g = torch.Generator().manual_seed(0)
+    policy = ActorCritic(2, gym.spaces.Discrete(3), generator=g)
+    torch.nn.init.normal_(policy.actor[-1].bias, generator=g)
+    obs = torch.zeros(60_000, 2)
+    action, log_prob = policy.act(obs, g)
+    share = torch.bincount(action, minlength=3) / len(action)
+    torch.testing.assert_close(share, policy.distribution(obs[0]).probs, atol=0.01, rtol=0)
+    torch.testing.assert_close(log_prob, policy.distribution(obs).log_prob(action).detach())
+    policy = ActorCritic(2, gym.spaces.Box(-1, 1, (2,)), generator=g)
+    action, log_prob = policy.act(obs, g)
+    truth = Normal(policy.actor(obs), policy.log_std.exp()).log_prob(action).sum(-1).detach()
+    torch.testing.assert_close(log_prob, truth)
+    assert abs(action.std().item() - policy.log_std.exp()[0].item()) < 0.02
+
+
+def test_the_state_before_a_reset_is_what_the_step_led_to():
+    agent = PPO("CartPole-v1", PPOConfig(num_envs=3, num_steps=100), seed=1)
+    seen = []
+    agent.collect(lambda *transition: seen.append([x.clone() for x in transition]))
+    ends = sum(int(terminated.sum()) for *_, terminated, _ in seen)
+    assert ends > 3
+    for obs, _, reward, next_obs, terminated, _ in seen:
+        beyond = (next_obs[:, 2].abs() > 0.2095) | (next_obs[:, 0].abs() > 2.4)
+        assert torch.equal(beyond, terminated)  # a reset state would be near 0
+        assert bool((reward == 1).all()) and obs.shape == (3, 4)
+    assert agent.counters.real_steps == 300
+    assert len(agent.episode_returns) >= ends
+
+
+def test_invalid_rows_take_no_part_in_an_update():
+    agents = [PPO("CartPole-v1", PPOConfig(num_envs=2, num_steps=32), seed=3) for _ in range(2)]
+    batches = [agent.collect() for agent in agents]
+    valid = torch.arange(32)[:, None].expand(32, 2) < 20
+    poisoned = batches[0]._replace(valid=valid)
+    poisoned.advantages[20:] = float("nan")
+    short = type(poisoned)(*(column[:20] for column in batches[1]))
+    losses = [agent.update(batch) for agent, batch in zip(agents, (poisoned, short), strict=True)]
+    assert losses[0] == losses[1]
+
+
+def test_the_same_seed_gives_the_same_agent():
+    weights = []
+    for _ in range(2):
+        agent = PPO("CartPole-v1", PPOConfig(num_envs=2, num_steps=16), seed=5)
+        agent.train(64)
+        weights.append(torch.nn.utils.parameters_to_vector(agent.policy.parameters()).detach())
+    assert torch.equal(*weights)
+
+
+def test_continuous_actions_reach_the_environment_within_bounds():
+    agent = PPO("Pendulum-v1", PPOConfig(num_envs=2, num_steps=8), seed=0)
+    batch = agent.collect()
+    assert batch.action.shape == (8, 2, 1)
+    assert agent.to_env_action(torch.full((2, 1), 99.0)).max() == 2.0
+    agent.update(batch)
+
+
+@pytest.mark.slow
+def test_it_learns_cartpole():
+    agent = PPO("CartPole-v1", seed=0)
+    agent.train(12_000)
+    late = [value for step, value in agent.episode_returns if step > 9_000]
+    assert sum(late) / len(late) > 100  # random actions earn about 22
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("num_envs", 0), ("gamma", 1.5), ("clip", 0.0), ("entropy_coef", -1.0)]
+)
+def test_bad_configurations_are_refused_by_name(field, value):
+    with pytest.raises(ValueError, match=field):
+        PPOConfig(**{field: value})
+
+
+def test_environments_without_vectors_are_refused():
+    with pytest.raises(TypeError, match="expected vectors"):
+        PPO("FrozenLake-v1")
