@@ -1,0 +1,308 @@
+"""Week 7: soft actor-critic, the model-free agent that MBPO starts from.
+
+SAC (Haarnoja et al., 2018, "Soft actor-critic: off-policy maximum entropy deep reinforcement learning with a
+stochastic actor", and 2019, "Soft actor-critic algorithms and applications") maximises reward plus the
+policy's entropy. It learns from a replay buffer, so it can also learn from transitions that a model made up.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from mbrl_course.buffers import Batch
+
+
+def squash(pre_tanh: Tensor, mean: Tensor, log_std: Tensor) -> tuple[Tensor, Tensor]:
+    """The action tanh(u) of a Gaussian sample u, and its log-probability.
+
+    Squashing changes the density: log pi(a) = log N(u; mean, std) - sum_i log(1 - tanh(u_i)^2) (Haarnoja et
+    al., 2018, Eq. 21), where log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2 u)) does not underflow.
+
+    Args:
+        pre_tanh: u, [..., A].
+        mean: [..., A].
+        log_std: [..., A].
+
+    Returns:
+        Actions in (-1, 1), [..., A], and their log-probabilities, [...].
+    """
+    z = (pre_tanh - mean) * torch.exp(-log_std)
+    log_normal = -0.5 * z.square() - log_std - 0.5 * math.log(2 * math.pi)  # [..., A]
+    log_slope = 2 * (math.log(2) - pre_tanh - softplus(-2 * pre_tanh))  # [..., A]
+    return torch.tanh(pre_tanh), (log_normal - log_slope).sum(dim=-1)
+
+
+def critic_target(
+    reward: Tensor,
+    terminated: Tensor,
+    next_q: Tensor,
+    next_log_prob: Tensor,
+    temperature: Tensor | float,
+    gamma: float,
+) -> Tensor:
+    """The critics' target: r + gamma (1 - terminated) (min_i Q_i(s', a') - alpha log pi(a' | s')).
+
+    Args:
+        reward: [B].
+        terminated: bool [B].
+        next_q: both target critics' values of the next states and fresh actions, [2, B].
+        next_log_prob: of these actions, [B].
+        temperature: alpha.
+        gamma: discount.
+
+    Returns:
+        [B] (Haarnoja et al., 2018, Eq. 2-3 and 8, with the smaller of two critics).
+    """
+    soft_value = next_q.amin(dim=0) - temperature * next_log_prob  # [B]
+    return reward + gamma * ~terminated * soft_value
+
+
+def critic_loss(q: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error of both critics, summed: q [2, B], target [B]."""
+    return (q - target).square().mean(dim=1).sum()
+
+
+def actor_loss(q: Tensor, log_prob: Tensor, temperature: Tensor | float) -> Tensor:
+    """E[alpha log pi(a | s) - min_i Q_i(s, a)] for fresh actions: q [2, B], log_prob [B]."""
+    return (temperature * log_prob - q.amin(dim=0)).mean()
+
+
+def temperature_loss(log_temperature: Tensor, log_prob: Tensor, target_entropy: float) -> Tensor:
+    """E[-log alpha (log pi(a | s) + target entropy)] (Haarnoja et al., 2019, Eq. 18, for log alpha).
+
+    Args:
+        log_temperature: log alpha, a scalar.
+        log_prob: of fresh actions, [B]; no gradient flows into it.
+        target_entropy: of the policy, in nats; -A as a rule.
+    """
+    return -(log_temperature * (log_prob.detach() + target_entropy)).mean()
+
+
+@dataclass(frozen=True)
+class SACConfig:
+    """SAC's settings.
+
+    Attributes:
+        hidden_sizes: of actor and critics.
+        learning_rate: of all three Adams.
+        batch_size: transitions per update.
+        gamma: discount.
+        tau: share of the critics that goes into their targets with each update.
+        initial_temperature: alpha at the start.
+        target_entropy: of the policy, in nats per action dimension.
+    """
+
+    hidden_sizes: tuple[int, ...] = (256, 256)
+    learning_rate: float = 3e-4
+    batch_size: int = 256
+    gamma: float = 0.99
+    tau: float = 0.005
+    initial_temperature: float = 1.0
+    target_entropy: float = -1.0
+
+    def __post_init__(self) -> None:
+        """Refuses values that make no sense, with the field's name."""
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size is {self.batch_size}, expected at least 1")
+        for name in ("gamma", "tau"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected in [0, 1]")
+        for name in ("learning_rate", "initial_temperature"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected more than 0")
+
+
+def relu_mlp(sizes: tuple[int, ...], generator: torch.Generator | None = None) -> nn.Sequential:
+    """A ReLU network with weights and biases uniform within 1 / sqrt(fan-in)."""
+    layers: list[nn.Module] = []
+    for fan_in, fan_out in pairwise(sizes):
+        layer = nn.Linear(fan_in, fan_out)
+        for parameter in (layer.weight, layer.bias):
+            nn.init.uniform_(parameter, -(fan_in**-0.5), fan_in**-0.5, generator=generator)
+        layers += [layer, nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+class Actor(nn.Module):
+    """A squashed Gaussian policy over actions in (-1, 1)^A."""
+
+    def __init__(
+        self,
+        obs_dim: int,
+        action_dim: int,
+        hidden_sizes: tuple[int, ...],
+        generator: torch.Generator | None = None,
+    ) -> None:
+        """A random network from obs [D] to mean and log standard deviation, [2 A]."""
+        super().__init__()
+        self.network = relu_mlp((obs_dim, *hidden_sizes, 2 * action_dim), generator)
+
+    def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log standard deviation (within -5 and 2) before the squashing, each [..., A]."""
+        mean, log_std = self.network(obs).chunk(2, dim=-1)
+        return mean, -5 + 3.5 * (torch.tanh(log_std) + 1)
+
+    def sample(self, obs: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Actions [..., A], differentiable in the policy's weights, and log-probabilities [...]."""
+        mean, log_std = self(obs)
+        noise = torch.randn(mean.shape, generator=generator)
+        return squash(mean + log_std.exp() * noise, mean, log_std)
+
+
+class Critics(nn.Module):
+    """Two Q-functions; the smaller of their values is what is believed (Fujimoto et al., 2018)."""
+
+    def __init__(
+        self,
+        obs_dim: int,
+        action_dim: int,
+        hidden_sizes: tuple[int, ...],
+        generator: torch.Generator | None = None,
+    ) -> None:
+        """Two random networks from (obs, action) [D + A] to a value."""
+        super().__init__()
+        sizes = (obs_dim + action_dim, *hidden_sizes, 1)
+        self.first, self.second = relu_mlp(sizes, generator), relu_mlp(sizes, generator)
+
+    def forward(self, obs: Tensor, action: Tensor) -> Tensor:
+        """Both values of each pair of obs [B, D] and action [B, A]: [2, B]."""
+        pair = torch.cat([obs, action], dim=-1)  # [B, D + A]
+        return torch.stack([self.first(pair).squeeze(-1), self.second(pair).squeeze(-1)])
+
+
+class SAC:
+    """The agent: `act` in the environment, `update` from a batch of transitions.
+
+    Actions are in (-1, 1)^A inside the agent and in the buffers' units, `low` to `high`, outside.
+    """
+
+    def __init__(
+        self,
+        obs_dim: int,
+        low: Tensor,
+        high: Tensor,
+        config: SACConfig | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        """An untrained agent for observations [D] and actions between `low` [A] and `high` [A]."""
+        self.config = config = config or SACConfig()
+        self.low, self.high, self.generator = low, high, generator
+        action_dim = len(low)
+        self.actor = Actor(obs_dim, action_dim, config.hidden_sizes, generator)
+        self.critics = Critics(obs_dim, action_dim, config.hidden_sizes, generator)
+        self.targets = Critics(obs_dim, action_dim, config.hidden_sizes)
+        self.targets.load_state_dict(self.critics.state_dict())
+        self.targets.requires_grad_(False)
+        self.log_temperature = torch.tensor(math.log(config.initial_temperature), requires_grad=True)
+        self.target_entropy = config.target_entropy * action_dim
+
+        def adam(parameters: object) -> torch.optim.Adam:
+            return torch.optim.Adam(parameters, lr=config.learning_rate, fused=True)  # type: ignore[arg-type]
+
+        self.actor_optimizer = adam(self.actor.parameters())
+        self.critic_optimizer = adam(self.critics.parameters())
+        self.temperature_optimizer = adam([self.log_temperature])
+
+    @property
+    def temperature(self) -> Tensor:
+        """alpha, the price of entropy in units of reward; a scalar without gradient."""
+        return self.log_temperature.detach().exp()
+
+    def to_task(self, action: Tensor) -> Tensor:
+        """Actions in (-1, 1) [..., A] in the task's units."""
+        return self.low + (action + 1) / 2 * (self.high - self.low)
+
+    def from_task(self, action: Tensor) -> Tensor:
+        """The inverse of `to_task`."""
+        return 2 * (action - self.low) / (self.high - self.low) - 1
+
+    @torch.no_grad()
+    def act(self, obs: Tensor, *, explore: bool = True) -> Tensor:
+        """Actions [..., A] in the task's units for obs [..., D]; the mode of the policy without `explore`."""
+        if explore:
+            return self.to_task(self.actor.sample(obs, self.generator)[0])
+        return self.to_task(torch.tanh(self.actor(obs)[0]))
+
+    def update(self, batch: Batch) -> dict[str, float]:
+        """One update of critics, actor, temperature and target critics.
+
+        Args:
+            batch: B transitions in the task's units.
+
+        Returns:
+            The losses and the temperature, by name.
+        """
+        losses = {
+            "critic_loss": self.update_critics(batch),
+            **self.update_actor_and_temperature(batch.obs),
+        }
+        self.update_targets()
+        return losses
+
+    def update_critics(self, batch: Batch) -> float:
+        """One gradient step of both critics towards the soft target; returns the loss."""
+        with torch.no_grad():
+            next_action, next_log_prob = self.actor.sample(batch.next_obs, self.generator)
+            next_q = self.targets(batch.next_obs, next_action)  # [2, B]
+            target = critic_target(
+                batch.reward, batch.terminated, next_q, next_log_prob, self.temperature, self.config.gamma
+            )
+        loss = critic_loss(self.critics(batch.obs, self.from_task(batch.action)), target)
+        self.critic_optimizer.zero_grad()
+        loss.backward()
+        self.critic_optimizer.step()
+        return loss.item()
+
+    def update_actor_and_temperature(self, obs: Tensor) -> dict[str, float]:
+        """One gradient step of the actor and of the temperature on states [B, D]; the losses by name."""
+        action, log_prob = self.actor.sample(obs, self.generator)
+        self.critics.requires_grad_(False)  # the actor's loss needs no gradient of the critics' weights
+        loss = actor_loss(self.critics(obs, action), log_prob, self.temperature)
+        self.actor_optimizer.zero_grad()
+        loss.backward()
+        self.actor_optimizer.step()
+        self.critics.requires_grad_(True)
+        loss_of_temperature = temperature_loss(self.log_temperature, log_prob, self.target_entropy)
+        self.temperature_optimizer.zero_grad()
+        loss_of_temperature.backward()
+        self.temperature_optimizer.step()
+        return {"actor_loss": loss.item(), "temperature": self.temperature.item()}
+
+    @torch.no_grad()
+    def update_targets(self) -> None:
+        """Moves the target critics a share `tau` towards the critics."""
+        for target, critic in zip(self.targets.parameters(), self.critics.parameters(), strict=True):
+            target.lerp_(critic, self.config.tau)
+
+    def state_dict(self) -> dict[str, object]:
+        """Everything that a resumed run needs, random state included."""
+        state: dict[str, object] = {name: part.state_dict() for name, part in self._parts().items()}
+        state["log_temperature"] = self.log_temperature.detach().clone()
+        if self.generator is not None:
+            state["generator"] = self.generator.get_state()
+        return state
+
+    def load_state_dict(self, state: dict) -> None:
+        """Continues from what `state_dict` returned."""
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        with torch.no_grad():
+            self.log_temperature.copy_(state["log_temperature"])
+        if self.generator is not None and "generator" in state:
+            self.generator.set_state(state["generator"])
+
+    def _parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
+        return {
+            "actor": self.actor,
+            "critics": self.critics,
+            "targets": self.targets,
+            "actor_optimizer": self.actor_optimizer,
+            "critic_optimizer": self.critic_optimizer,
+            "temperature_optimizer": self.temperature_optimizer,
+        }

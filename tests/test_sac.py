@@ -1,0 +1,155 @@
+"""SAC against numerical integration, finite differences and a point mass that random does not solve."""
+
+import math
+
+import pytest
+import torch
+
+from mbrl_course.buffers import Batch, ReplayBuffer
+from mbrl_course.sac import (
+    SAC,
+    SACConfig,
+    actor_loss,
+    critic_loss,
+    critic_target,
+    squash,
+    temperature_loss,
+)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize(("mean", "log_std"), [(0.0, 0.0), (1.5, -1.0), (-0.5, 0.7)])
+def test_the_squashed_density_integrates_to_one(mean, log_std):
+    # A grid that is even in u is fine where the density over (-1, 1) rises steeply at the edges.
+    pre_tanh = torch.linspace(-12, 12, 400_001, dtype=torch.float64).unsqueeze(-1)
+    ones = torch.ones_like(pre_tanh)
+    action, log_prob = squash(pre_tanh, mean * ones, log_std * ones)
+    torch.testing.assert_close(action, pre_tanh.tanh())
+    integral = torch.trapezoid(log_prob.exp(), action.squeeze(-1)).item()
+    assert integral == pytest.approx(1, abs=1e-3)
+
+
+def test_the_log_probability_does_not_underflow():
+    far = torch.tensor([[40.0], [-40.0]])
+    _, log_prob = squash(far, far, torch.zeros(2, 1))
+    assert bool(torch.isfinite(log_prob).all())
+    torch.testing.assert_close(log_prob[0], log_prob[1])
+
+
+def test_target_and_losses_in_closed_form():
+    reward, terminated = torch.tensor([1.0, 1.0]), torch.tensor([False, True])
+    next_q = torch.tensor([[3.0, 9.0], [2.0, 9.0]])
+    target = critic_target(reward, terminated, next_q, torch.tensor([-1.0, 0.0]), 0.5, 0.9)
+    torch.testing.assert_close(target, torch.tensor([1 + 0.9 * (2 + 0.5), 1.0]))
+    q = torch.tensor([[1.0, 2.0], [0.0, 0.0]])
+    assert critic_loss(q, torch.tensor([1.0, 0.0])).item() == pytest.approx(2 + 0.5)
+    log_prob = torch.tensor([0.5, -0.5])
+    assert actor_loss(q, log_prob, 2.0).item() == pytest.approx(((1 - 0) + (-1 - 0)) / 2)
+
+
+def test_the_temperature_rises_where_the_policy_is_too_sure():
+    log_temperature = torch.tensor(0.3, requires_grad=True)
+    temperature_loss(log_temperature, torch.tensor([2.0]), -1.0).backward()
+    assert log_temperature.grad.item() == pytest.approx(-1.0)  # descent raises it by log pi + target
+
+
+def batch(num=64):
+    g = generator(5)
+    obs, next_obs = torch.randn(2, num, 3, generator=g)
+    action, reward = torch.rand(num, 2, generator=g) * 4 - 2, torch.randn(num, generator=g)
+    return Batch(obs, action, reward, next_obs, torch.rand(num, generator=g) < 0.2, torch.zeros(num).bool())
+
+
+def agent(seed=0, **kwargs):
+    low, high = torch.tensor([-2.0, -2.0]), torch.tensor([2.0, 2.0])
+    settings = {"hidden_sizes": (32, 32), **kwargs}
+    return SAC(3, low, high, SACConfig(**settings), generator(seed))
+
+
+def test_targets_move_by_tau_and_only_there():
+    sac = agent(tau=0.1)
+    before = [p.clone() for p in sac.targets.parameters()]
+    sac.update_critics(batch())
+    assert all(torch.equal(a, b) for a, b in zip(before, sac.targets.parameters(), strict=True))
+    sac.update_targets()
+    for old, new, critic in zip(before, sac.targets.parameters(), sac.critics.parameters(), strict=True):
+        torch.testing.assert_close(new, 0.9 * old + 0.1 * critic.detach())
+
+
+def test_the_actor_step_leaves_the_critics_alone_and_climbs_q():
+    sac = agent(learning_rate=1e-2, initial_temperature=1e-6)
+    obs = batch().obs
+
+    def value():
+        with torch.no_grad():
+            return sac.critics(obs, torch.tanh(sac.actor(obs)[0])).amin(0).mean().item()
+
+    before, weights = value(), [p.clone() for p in sac.critics.parameters()]
+    for _ in range(20):
+        sac.update_actor_and_temperature(obs)
+    assert value() > before
+    assert all(torch.equal(a, b) for a, b in zip(weights, sac.critics.parameters(), strict=True))
+
+
+def test_units_of_actions():
+    sac = agent()
+    action = torch.tensor([[-1.0, 0.5]])
+    torch.testing.assert_close(sac.to_task(action), torch.tensor([[-2.0, 1.0]]))
+    torch.testing.assert_close(sac.from_task(sac.to_task(action)), action)
+    assert sac.act(torch.zeros(500, 3)).abs().max() <= 2
+
+
+def test_a_checkpoint_resumes_to_identical_weights():
+    whole, first, second = agent(1), agent(1), agent(2)
+    for _ in range(6):
+        whole.update(batch())
+    for _ in range(3):
+        first.update(batch())
+    second.load_state_dict(first.state_dict())
+    for _ in range(3):
+        second.update(batch())
+    for a, b in zip(whole.actor.parameters(), second.actor.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert torch.equal(whole.log_temperature, second.log_temperature)
+
+
+@pytest.mark.slow
+def test_it_learns_to_hold_a_point_mass_at_the_origin():
+    """obs = position in 2-D, actions move it by a tenth, reward -distance; random drifts away."""
+    g = generator(0)
+    sac = SAC(2, -torch.ones(2), torch.ones(2), SACConfig(hidden_sizes=(64, 64), learning_rate=2e-3), g)
+    buffer = ReplayBuffer(20_000, 2, 2)
+
+    def run(num_steps, explore, learn):
+        obs, total = torch.rand(16, 2, generator=g) * 2 - 1, 0.0
+        for step in range(num_steps):
+            action = sac.act(obs, explore=explore)
+            next_obs = obs + 0.2 * action
+            reward = -next_obs.norm(dim=-1)
+            if learn:
+                cut = torch.full((16,), step % 20 == 19)
+                buffer.add(obs, action, reward, next_obs, torch.zeros(16).bool(), cut)
+                sac.update(buffer.sample(128, g))
+            obs = torch.rand(16, 2, generator=g) * 2 - 1 if step % 20 == 19 else next_obs
+            total += reward.mean().item()
+        return total / num_steps
+
+    untrained = run(100, explore=False, learn=False)
+    run(600, explore=True, learn=True)
+    trained = run(100, explore=False, learn=False)
+    assert trained > -0.2 > untrained  # the best possible is about -0.11
+
+
+@pytest.mark.parametrize(("field", "value"), [("tau", 2.0), ("batch_size", 0), ("learning_rate", -1.0)])
+def test_bad_configurations_are_refused_by_name(field, value):
+    with pytest.raises(ValueError, match=field):
+        SACConfig(**{field: value})
+
+
+def test_entropy_of_the_start():
+    """The default target entropy is -1 nat per action dimension."""
+    assert agent().target_entropy == -2.0
+    assert math.isclose(agent(initial_temperature=0.2).temperature.item(), 0.2, rel_tol=1e-6)
