@@ -5,6 +5,7 @@ that it can be replaced without a change to what collects, records and reports.
 """
 
 from .course import find_course
+from .edition import student_edition
 from .engine import grade
 from .model import ClassResult, Executor, GradingError, Job, Limits, Outcome
 from .report import format_table
@@ -19,4 +20,5 @@ __all__ = [
     "find_course",
     "format_table",
     "grade",
+    "student_edition",
 ]

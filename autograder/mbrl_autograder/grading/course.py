@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import logging
+import os
 import shutil
+import sysconfig
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +24,7 @@ from .model import Exercise, GradingError
 from .notebooks import grade_id, grading_template, has_tests, is_test
 
 CONFIG_FILE = "nbgrader_config.py"
+COURSE_KEY = "mbrl_course"  # the build's own entry in the metadata of cells
 
 
 def find_course(start: Path | None = None) -> Path:
@@ -44,6 +47,13 @@ def find_course(start: Path | None = None) -> Path:
     )
 
 
+def _find_scripts() -> None:
+    """Puts this environment's programs on PATH: nbgrader calls `alembic`, also where nobody activated it."""
+    scripts, path = sysconfig.get_path("scripts"), os.environ.get("PATH", "")
+    if scripts not in path.split(os.pathsep):
+        os.environ["PATH"] = os.pathsep.join(filter(None, [scripts, path]))
+
+
 class Course:
     """A course directory, read through its own `nbgrader_config.py` where it has one."""
 
@@ -55,6 +65,7 @@ class Course:
         """
         if not root.is_dir():
             raise GradingError(f"there is no course folder {root}")
+        _find_scripts()
         self.root = root.resolve()
         self.config = self._load_config()
         self.directory = CourseDirectory(config=self.config, root=str(self.root))
@@ -186,5 +197,7 @@ def exercises(notebook: str, template: NotebookNode) -> list[Exercise]:
         name, points = grade_id(cell), float(metadata.get("points", 0))
         key = exercise_of(name)
         old = columns.get(key, Exercise(key, notebook, (), 0.0, by_hand=not is_test(cell)))
-        columns[key] = Exercise(key, notebook, (*old.cells, name), old.max_score + points, old.by_hand)
+        bonus = bool(cell.metadata.get(COURSE_KEY, {}).get("bonus"))
+        best = old.max_score + points
+        columns[key] = Exercise(key, notebook, (*old.cells, name), best, old.by_hand, bonus)
     return list(columns.values())

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from mbrl_course.weeks import UnknownWeekError, find_week
 from tqdm import tqdm
+
+from mbrl_course.weeks import UnknownWeekError, find_week
 
 from . import kernel
 from .collect import collect

@@ -9,7 +9,7 @@ or where marks are kept. Whatever keeps this contract can be put in the place of
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -105,13 +105,22 @@ class Executor(Protocol):
 
 @dataclass(frozen=True)
 class Exercise:
-    """One column of the marks: the test cells `<id>-test-<k>` together, or one cell marked by hand."""
+    """One column of the marks: the test cells `<id>-test-<k>` together, or one cell marked by hand.
+
+    A bonus adds to a student's total, but not to the total that can be reached.
+    """
 
     id: str
     notebook: str
     cells: tuple[str, ...]
     max_score: float
     by_hand: bool = False
+    bonus: bool = False
+
+
+def max_score(exercises: Iterable[Exercise]) -> float:
+    """The points that can be reached without bonuses."""
+    return sum(exercise.max_score for exercise in exercises if not exercise.bonus)
 
 
 @dataclass(frozen=True)
@@ -138,6 +147,11 @@ class ClassResult:
     exercises: tuple[Exercise, ...]
     rows: tuple[Row, ...]
     csv: Path
+
+    @property
+    def max_score(self) -> float:
+        """The points that can be reached without bonuses."""
+        return max_score(self.exercises)
 
     @property
     def ungraded(self) -> tuple[Row, ...]:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from .model import EARLIER, GRADED, ClassResult, Exercise, Row
+from .model import EARLIER, GRADED, ClassResult, Exercise, Row, max_score
 
 
 def write_csv(path: Path, exercises: Sequence[Exercise], rows: Sequence[Row]) -> None:
@@ -16,7 +16,7 @@ def write_csv(path: Path, exercises: Sequence[Exercise], rows: Sequence[Row]) ->
     A mark that is still to be given by hand is empty. The file is put in place at once, never half-written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    best = number(sum(exercise.max_score for exercise in exercises))
+    best = number(max_score(exercises))
     draft = path.with_suffix(".part")
     with draft.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
@@ -42,14 +42,13 @@ def format_table(result: ClassResult) -> str:
     """The table student x exercise, the reasons, and where each student's feedback pages lie."""
     automatic = [exercise for exercise in result.exercises if not exercise.by_hand]
     manual = [exercise for exercise in result.exercises if exercise.by_hand]
-    best = [exercise.max_score for exercise in automatic]
     header = ["student", *(exercise.id for exercise in automatic)]
-    maxima = ["(maximum)", *map(number, best)]
+    maxima = ["(maximum)", *(f"{'+' * e.bonus}{number(e.max_score)}" for e in automatic)]
     if manual:
         header.append("by hand")
         maxima.append(number(sum(exercise.max_score for exercise in manual)))
     header += ["total", "status"]
-    maxima += [number(sum(exercise.max_score for exercise in result.exercises)), ""]
+    maxima += [number(result.max_score), ""]
     lines = [header, maxima]
     for row in result.rows:
         cells = [row.student, *(number(row.marks.get(exercise.id)) for exercise in automatic)]

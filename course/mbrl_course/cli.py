@@ -1,0 +1,247 @@
+"""The command `mbrl-course`: everything that the course does, for people without make, on any system.
+
+Exit codes: 0 all is well, 1 a problem was found (stale notebooks, submissions that could not be graded), 2
+the command cannot be carried out as it was given, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mbrl_course import commands
+from mbrl_course.commands import INTERRUPTED, OK, USAGE, CommandError
+
+DESCRIPTION = "A hands-on course on model-based reinforcement learning."
+EPILOG = """\
+for students:      lab, run
+for instructors:   demo, release, grade
+for authors:       build, check
+
+`mbrl-course VERB --help` says more about each, with an example.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one verb and returns the exit code (see the module)."""
+    options = make_parser().parse_args(arguments)
+    try:
+        code: int = options.function(options)
+        return code
+    except KeyboardInterrupt:
+        print(f"\ninterrupted: {options.if_interrupted}", file=sys.stderr)
+        return INTERRUPTED
+    except CommandError as error:
+        print(f"mbrl-course {options.verb}: {error}", file=sys.stderr)
+        return USAGE
+    except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line. Nothing heavy is imported before a verb runs."""
+    parser = argparse.ArgumentParser(
+        prog="mbrl-course",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+
+    verb = _add(
+        verbs,
+        "build",
+        commands.build,
+        "regenerate solutions/ and weeks/ from course/notebooks/",
+        "mbrl-course build week03",
+        if_interrupted="notebooks that were finished are kept; the same command does the rest",
+    )
+    verb.add_argument("weeks", nargs="*", metavar="WEEK", help="such as week03 or 3; all weeks by default")
+    verb.add_argument("--force", action="store_true", help="run unchanged notebooks again, too")
+
+    _add(
+        verbs,
+        "check",
+        commands.check,
+        "fail if solutions/ or weeks/ are not what the sources give",
+        "mbrl-course check",
+    )
+
+    verb = _add(
+        verbs,
+        "release",
+        commands.release,
+        "make the bundle of a week that students get",
+        "mbrl-course release week03",
+    )
+    verb.add_argument("week", metavar="WEEK", help="such as week03 or 3")
+
+    verb = _add(
+        verbs,
+        "grade",
+        commands.grade,
+        "grade what a class handed in for a week",
+        "mbrl-course grade week03 --submissions ~/handed-in/week03",
+        if_interrupted="nothing runs any more; what was graded is in the gradebook",
+    )
+    verb.add_argument(
+        "week", metavar="WEEK", help="such as week03, or an assignment of the course in --course"
+    )
+    verb.add_argument(
+        "--submissions",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="a folder per student (or DIR/STUDENT.ipynb)",
+    )
+    verb.add_argument(
+        "--course",
+        type=Path,
+        metavar="DIR",
+        help="the course directory; by default the nearest one at or above this folder",
+    )
+    verb.add_argument(
+        "--workers",
+        type=_positive_int,
+        default=min(2, os.cpu_count() or 1),
+        metavar="N",
+        help="submissions at the same time (default %(default)s)",
+    )
+    verb.add_argument(
+        "--cell-timeout",
+        type=_positive,
+        default=30.0,
+        metavar="SECONDS",
+        help="time of one cell (default %(default)g)",
+    )
+    verb.add_argument(
+        "--timeout",
+        type=_positive,
+        default=300.0,
+        metavar="SECONDS",
+        help="time of one submission (default %(default)g)",
+    )
+
+    verb = _add(
+        verbs,
+        "demo",
+        commands.demo,
+        "show it all: release, grade a sample class, film an agent",
+        "mbrl-course demo",
+        if_interrupted="run the same command again to start afresh",
+    )
+    verb.add_argument(
+        "--out",
+        type=Path,
+        default=Path("demo"),
+        metavar="DIR",
+        help="where everything goes (default %(default)s/)",
+    )
+
+    verb = _add(
+        verbs,
+        "run",
+        commands.run,
+        "run an experiment of the course; without NAME, list them",
+        "mbrl-course run planners-pendulum --seeds 0..4 --scale smoke",
+        if_interrupted="the same command goes on where this one stopped",
+    )
+    verb.add_argument("name", nargs="?", metavar="NAME", help="the experiment")
+    verb.add_argument(
+        "--seeds", type=parse_seeds, default=[0], metavar="SEEDS", help="such as 0..4 or 0,3,7 (default 0)"
+    )
+    verb.add_argument(
+        "--scale",
+        choices=("smoke", "laptop", "full"),
+        default="laptop",
+        help="seconds, minutes, or the published setting (default %(default)s)",
+    )
+    verb.add_argument(
+        "--set",
+        type=_setting,
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        dest="settings",
+        help="change a field of the configuration; may be repeated",
+    )
+    verb.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs"),
+        metavar="DIR",
+        help="where results go (default %(default)s/)",
+    )
+
+    verb = _add(verbs, "lab", commands.lab, "open JupyterLab in weeks/", "mbrl-course lab week03")
+    verb.add_argument("week", nargs="?", metavar="WEEK", help="open this week's folder")
+    return parser
+
+
+def _add(
+    verbs: Any,
+    name: str,
+    function: Callable[[argparse.Namespace], int],
+    text: str,
+    example: str,
+    if_interrupted: str = "nothing was changed",
+) -> argparse.ArgumentParser:
+    verb: argparse.ArgumentParser = verbs.add_parser(
+        name,
+        help=text,
+        description=f"{text[0].upper()}{text[1:]}.",
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verb.set_defaults(function=function, if_interrupted=if_interrupted)
+    return verb
+
+
+def parse_seeds(text: str) -> list[int]:
+    """The seeds that "0..4" (both ends included), "0,3,7" or a mixture of them name.
+
+    Raises:
+        argparse.ArgumentTypeError: the text is no such list, or the same seed comes twice.
+    """
+    seeds: list[int] = []
+    try:
+        for part in text.split(","):
+            first, dots, last = part.partition("..")
+            seeds += range(int(first), int(last) + 1) if dots else [int(first)]
+    except ValueError:
+        seeds = []
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of seeds, expected such as 0..4 or 0,3,7")
+    return seeds
+
+
+def _setting(text: str) -> tuple[str, str]:
+    field, equals, value = text.partition("=")
+    if not equals or not field:
+        raise argparse.ArgumentTypeError(f"{text!r} has no value, expected FIELD=VALUE")
+    return field.strip(), value.strip()
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no positive number")
+    return value
+
+
+def _positive_int(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 1 or more")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

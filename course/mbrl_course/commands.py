@@ -1,0 +1,187 @@
+"""What each verb of `mbrl-course` does; `cli.py` reads the command line.
+
+A verb imports what it needs when it runs, so that `mbrl-course --help` answers at once, and so that the
+student edition, which has no instructor's side, can have the same command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+OK, PROBLEM, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+class CommandError(Exception):
+    """The command cannot be carried out; the message says why, and what to do instead."""
+
+
+def build(options: argparse.Namespace) -> int:
+    """Regenerates solutions/ and weeks/."""
+    authoring = _instructor_part("authoring")
+    return _authored(lambda: _show_built(authoring.build(options.weeks or None, force=options.force)))
+
+
+def _show_built(report: Sequence[Any]) -> int:
+    for built in report:
+        what = "executed" if built.executed else "written" if built.written else "unchanged"
+        print(f"{built.path}: {what} ({built.seconds:.0f} s)")
+    return OK
+
+
+def check(options: argparse.Namespace) -> int:
+    """Lists what is stale."""
+    authoring = _instructor_part("authoring")
+
+    def report() -> int:
+        problems = authoring.check()
+        for problem in problems:
+            print(problem)
+        if problems:
+            print(
+                f"{len(problems)} found: run `mbrl-course build` and commit what it writes", file=sys.stderr
+            )
+            return PROBLEM
+        print("solutions/ and weeks/ are what the sources give")
+        return OK
+
+    return _authored(report)
+
+
+def release(options: argparse.Namespace) -> int:
+    """Makes a week's bundle."""
+    authoring = _instructor_part("authoring")
+
+    def make() -> int:
+        print(authoring.release(_week_id(options.week)))
+        return OK
+
+    return _authored(make)
+
+
+def _authored(action: Callable[[], int]) -> int:
+    """Runs an authoring verb, and says what it found wrong."""
+    from mbrl_autograder.authoring import AuthoringError
+    from mbrl_course.weeks import UnknownWeekError
+
+    try:
+        return action()
+    except AuthoringError as error:
+        print(error, file=sys.stderr)
+        return PROBLEM
+    except (UnknownWeekError, FileNotFoundError) as error:
+        raise CommandError(str(error)) from error
+
+
+def grade(options: argparse.Namespace) -> int:
+    """Grades a class, and prints the table."""
+    grading = _instructor_part("grading")
+    from mbrl_course.weeks import UnknownWeekError
+
+    limits = grading.Limits(cell_seconds=options.cell_timeout, submission_seconds=options.timeout)
+    try:
+        course = options.course or grading.find_course()
+        with grading.student_edition(course, options.week) as edition:
+            result = grading.grade(
+                options.week,
+                options.submissions,
+                course,
+                workers=options.workers,
+                limits=limits,
+                pythonpath=edition,
+            )
+    except (grading.GradingError, UnknownWeekError) as error:
+        raise CommandError(str(error)) from error
+    print(grading.format_table(result))
+    if result.ungraded:
+        names = ", ".join(row.student for row in result.ungraded)
+        print(f"not graded, or not to the end: {names}", file=sys.stderr)
+        return PROBLEM
+    return OK
+
+
+def demo(options: argparse.Namespace) -> int:
+    """Shows the whole course at work."""
+    demo = _instructor_part("demo")
+    try:
+        demo.run_demo(options.out)
+    except demo.DemoError as error:
+        raise CommandError(str(error)) from error
+    return OK
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs an experiment, or lists them."""
+    from mbrl_course import experiments
+
+    if options.name is None:
+        for name in experiments.list_experiments():
+            experiment = experiments.get_experiment(name)
+            print(f"{name:<20} week {experiment.week}: {experiment.title}")
+        return OK
+    try:
+        frame = experiments.run(
+            options.name, options.seeds, options.scale, dict(options.settings), options.out
+        )
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").removeprefix("mbrl_course.")
+        raise CommandError(
+            f"{options.name!r} needs mbrl_course.{missing}, which this edition leaves to you: write it in "
+            "the "
+            "week's build.ipynb, and run experiments.ipynb beside it"
+        ) from error
+    except ValueError as error:  # unknown name or field, or results of another configuration
+        raise CommandError(str(error)) from error
+    print(frame.groupby("seed").tail(1).to_string(index=False))
+    print(f"{len(frame)} rows; files in {options.out / options.name}")
+    return OK
+
+
+def lab(options: argparse.Namespace) -> int:
+    """Opens JupyterLab."""
+    folder = _weeks_folder()
+    if options.week:
+        folder = folder / _week_id(options.week)
+        if not folder.is_dir():
+            raise CommandError(f"there is no folder {folder}: run `mbrl-course build {options.week}` first")
+    command = [sys.executable, "-m", "jupyterlab"]
+    return subprocess.run(command, cwd=folder, check=False).returncode
+
+
+def _weeks_folder() -> Path:
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "weeks").is_dir() and any((folder / "weeks").glob("week*")):
+            return folder / "weeks"
+    raise CommandError(
+        f"found no weeks/ with notebooks at or above {here}: run this in the course's checkout, after "
+        "`mbrl-course build`; with an unpacked bundle, run `jupyter lab` in its folder"
+    )
+
+
+def _week_id(name: str) -> str:
+    from mbrl_course.weeks import UnknownWeekError, find_week
+
+    try:
+        return find_week(name).id
+    except UnknownWeekError as error:
+        raise CommandError(str(error)) from error
+
+
+def _instructor_part(name: str) -> Any:
+    """A module of the instructor's side, which the student edition does not have."""
+    try:
+        return importlib.import_module(f"mbrl_autograder.{name}")
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("mbrl_autograder"):
+            reason = (
+                "this is the student edition, without the instructor's side: use a checkout of the course"
+            )
+        else:
+            reason = f"the package {error.name} is not installed: run `make setup` in the checkout"
+        raise CommandError(reason) from error
