@@ -238,7 +238,7 @@ def make_course(root: Path) -> Course:
     """Writes the course into `root`; its package has the real `weeks` and `student` modules."""
     package = root / "course" / "mbrl_course"
     package.mkdir(parents=True)
-    for name in ("weeks.py", "student.py"):
+    for name in ("weeks.py", "student.py", "student_notebook.py"):
         if (REAL_PACKAGE / name).is_file():
             shutil.copyfile(REAL_PACKAGE / name, package / name)
     (package / "__init__.py").write_text('"""A tiny package."""\n')
