@@ -235,11 +235,12 @@ class WarmStartPlanner(Generic[Config]):
         high: Tensor,
         config: Config | None = None,
         generator: torch.Generator | None = None,
+        aggregate: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
-        """Plans in `model` with actions between `low` [A] and `high` [A]."""
+        """Plans in `model` with actions between `low` [A] and `high` [A]; `aggregate` as in `make_score_fn`."""
         self.model, self.low, self.high = model, low, high
         self.config = config or type(self).default_config()
-        self.generator = generator
+        self.generator, self.aggregate = generator, aggregate
         self.last_plan: Tensor | None = None
 
     def reset(self) -> None:
@@ -260,7 +261,7 @@ class CEMPlanner(WarmStartPlanner[CEMConfig]):
 
     def plan(self, obs: Tensor) -> Tensor:
         """The action sequence [H, A] that CEM finds from the state obs [D]."""
-        score_fn = make_score_fn(self.model, obs)
+        score_fn = make_score_fn(self.model, obs, self.aggregate)
         mean = self.initial_mean()
         self.last_plan = cem_plan(score_fn, mean, self.low, self.high, self.config, self.generator)
         return self.last_plan

@@ -109,7 +109,8 @@ class ICEMPlanner(WarmStartPlanner[ICEMConfig]):
 
     def plan(self, obs: Tensor) -> Tensor:
         """The action sequence [H, A] that iCEM finds from the state obs [D]."""
-        config, score_fn, mean = self.config, make_score_fn(self.model, obs), self.initial_mean()
+        config, mean = self.config, self.initial_mean()
+        score_fn = make_score_fn(self.model, obs, self.aggregate)
         half_range = (self.high - self.low) / 2  # [A]
         std = (config.initial_std * half_range).expand_as(mean)  # [H, A]
         horizon, action_dim = mean.shape

@@ -106,21 +106,25 @@ def rank_invalid_last(scores: Tensor) -> Tensor:
     return torch.where(torch.isfinite(scores), scores, -torch.inf)
 
 
-def make_score_fn(model: Model, obs: Tensor) -> ScoreFunction:
+def make_score_fn(
+    model: Model, obs: Tensor, aggregate: Callable[[Tensor], Tensor] | None = None
+) -> ScoreFunction:
     """The function that planners maximise: the return of action sequences from one state.
 
     Args:
         model: a learned model, or a task with known dynamics.
         obs: the state to start from, [D].
+        aggregate: turns the returns in each member [E, N] into one score [N]; their mean by default.
 
     Returns:
-        A function from action sequences [N, H, A] to returns [N], averaged over the members of the model.
+        A function from action sequences [N, H, A] to scores [N].
     """
 
     @torch.inference_mode()
     def score(action_sequences: Tensor) -> Tensor:
         imagined = rollout(model.step, obs, action_sequences, model.ensemble_size)
-        return sequence_returns(imagined.rewards, imagined.terminated).mean(dim=0)  # [N]
+        returns = sequence_returns(imagined.rewards, imagined.terminated)  # [E, N]
+        return returns.mean(dim=0) if aggregate is None else aggregate(returns)  # [N]
 
     return score
 
@@ -253,18 +257,19 @@ class RandomShootingPlanner:
         high: Tensor,
         config: RandomShootingConfig | None = None,
         generator: torch.Generator | None = None,
+        aggregate: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
-        """Plans in `model` with actions between `low` [A] and `high` [A]."""
+        """Plans in `model` with actions between `low` [A] and `high` [A]; `aggregate` as in `make_score_fn`."""
         self.model, self.low, self.high = model, low, high
         self.config = config or RandomShootingConfig()
-        self.generator = generator
+        self.generator, self.aggregate = generator, aggregate
 
     def reset(self) -> None:
         """Nothing to forget."""
 
     def plan(self, obs: Tensor) -> Tensor:
         """The best of `num_sequences` random action sequences from the state obs [D]: [H, A]."""
-        score_fn = make_score_fn(self.model, obs)
+        score_fn = make_score_fn(self.model, obs, self.aggregate)
         config = self.config
         return random_shooting(
             score_fn, self.low, self.high, config.num_sequences, config.horizon, self.generator

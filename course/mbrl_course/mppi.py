@@ -72,7 +72,8 @@ class MPPIPlanner(WarmStartPlanner[MPPIConfig]):
 
     def plan(self, obs: Tensor) -> Tensor:
         """The action sequence [H, A] that MPPI finds from the state obs [D]."""
-        config, score_fn, mean = self.config, make_score_fn(self.model, obs), self.initial_mean()
+        config, mean = self.config, self.initial_mean()
+        score_fn = make_score_fn(self.model, obs, self.aggregate)
         std = (config.std * (self.high - self.low) / 2).expand_as(mean)  # [H, A]
         for _ in range(config.num_iterations):
             sequences = sample_sequences(
