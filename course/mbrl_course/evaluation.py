@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gymnasium as gym
@@ -47,8 +46,8 @@ class Collected(NamedTuple):
     Attributes:
         data: the transitions in the order in which they happened; the last one is marked as truncated
             where it does not end an episode by itself.
-        returns: the return of each episode that was completed, in order.
-        mean_return: the mean of `returns`; NaN where no episode was completed.
+        returns: the return of each episode that was begun, in order.
+        mean_return: the mean of `returns`.
     """
 
     data: Batch
@@ -77,16 +76,19 @@ def collect(
 ) -> Collected:
     """Steps the real environment `num_steps` times, over as many episodes as that takes.
 
+    The last episode is carried on to its end for the sake of its return, and what comes after the last step
+    is forgotten: to count only the episodes that fit would favour short ones.
+
     Args:
         task: what to act in.
         policy: chooses an action [A] for a state [D].
-        num_steps: N, at least 1. The last episode is cut off where the steps run out.
+        num_steps: N, at least 1.
         generator: source of the seeds of the episodes.
         on_reset: called at the start of each episode, so that a planner can forget its last plan.
         progress: show a progress bar.
 
     Returns:
-        The N transitions and the returns of the completed episodes.
+        The N transitions and the returns of the episodes.
 
     Raises:
         ValueError: `num_steps` is below 1, or the policy's action has the wrong shape or is not finite.
@@ -101,19 +103,18 @@ def collect(
     ):
         while len(rows) < num_steps:
             seed = int(torch.randint(2**31 - 1, (1,), generator=generator))
-            episode = list(islice(_steps(env, task, policy, seed, on_reset, bar), num_steps - len(rows)))
+            episode = list(_steps(env, task, policy, seed, on_reset, bar))
             rows += episode
-            if episode[-1].terminated or episode[-1].truncated:
-                returns.append(sum(step.reward for step in episode))
-    data = _stack(rows)
+            returns.append(sum(step.reward for step in episode))
+    data = _stack(rows[:num_steps])
     data.truncated[-1] |= ~data.terminated[-1]
-    return Collected(data, returns, float(np.mean(returns)) if returns else float("nan"))
+    return Collected(data, returns, float(np.mean(returns)))
 
 
 def collect_random(
     task: Task, num_steps: int, generator: torch.Generator | None = None, *, progress: bool = False
 ) -> tuple[Batch, float]:
-    """`num_steps` transitions of the random policy, and the mean return of its completed episodes."""
+    """`num_steps` transitions of the random policy, and the mean return of its episodes."""
     collected = collect(task, random_policy(task, generator), num_steps, generator, progress=progress)
     return collected.data, collected.mean_return
 
@@ -341,7 +342,7 @@ def _steps(
             raise ValueError(f"the policy's action is {action.tolist()}, expected finite numbers")
         after, reward, terminated, truncated, _ = env.step(task.to_env_action(action))
         next_obs = torch.as_tensor(np.asarray(after), dtype=torch.float32)
-        if bar is not None:
+        if bar is not None and bar.n < bar.total:
             bar.update()
         yield Transition(obs, action, float(reward), next_obs, bool(terminated), bool(truncated))
         obs, done = next_obs, terminated or truncated

@@ -97,6 +97,8 @@ class Run:
     def units(self, items: Iterable[T], name: str = "") -> Iterator[T]:
         """Goes through `items`; after an interruption, from the first one on that was not finished.
 
+        The generator is seeded afresh for each, so that they are compared on the same draws of chance.
+
         Args:
             items: the parts of the experiment, the same ones in the same order each time.
             name: what a part is called in the progress bar.
@@ -105,6 +107,8 @@ class Run:
         hidden = not (self.progress and name)
         bar = tqdm(all_items, name, initial=self._unit, leave=False, disable=hidden)
         for number in range(self._unit, len(all_items)):
+            if self._state is None:  # else the unit goes on from a checkpoint, with its own generator state
+                self.generator.manual_seed(self.seed)
             yield all_items[number]
             self._unit = number + 1
             self.checkpoint(None)

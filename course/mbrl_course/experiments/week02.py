@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
-from mbrl_course.envs import Task, get_task
+from mbrl_course.envs import Task, get_task, never_terminates
 from mbrl_course.evaluation import collect, collect_random, evaluate, random_policy
 from mbrl_course.experiments.runner import Experiment, Run
 
@@ -38,9 +38,8 @@ class MPCConfig:
         horizon: steps that a plan looks ahead.
         cem_iterations: iterations of CEM per plan.
         num_elites: elites of CEM.
-        num_eval_episodes: whole episodes, not learned from, to judge each policy by. 0 takes the episodes
-            that were collected: nothing was learned from them before either, and the policy is the same. That
-            is fair only where all episodes have the same length, else short ones are completed more often.
+        plan_to_end: whether a plan counts nothing after the end of an episode. CS285 adds up all rewards of
+            a plan; on the obstacles that is the better way, see `run_early_end`.
     """
 
     task: str = "obstacles"
@@ -58,15 +57,13 @@ class MPCConfig:
     horizon: int = 10
     cem_iterations: int = 4
     num_elites: int = 50
-    num_eval_episodes: int = 0
+    plan_to_end: bool = False
 
     def __post_init__(self) -> None:
         """Refuses numbers that make no sense, with the field's name."""
         for name in ("num_iterations", "initial_steps", "steps_per_iteration", "gradient_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
-        if self.num_eval_episodes < 0:
-            raise ValueError(f"num_eval_episodes is {self.num_eval_episodes}, expected at least 0")
 
 
 @dataclass(frozen=True)
@@ -104,6 +101,7 @@ def make_model(
     """An untrained model of the task, with the task's reward and termination functions."""
     from mbrl_course.dynamics import DynamicsConfig, DynamicsModel
 
+    ends_ignored = isinstance(config, MPCConfig) and not config.plan_to_end
     model_config = DynamicsConfig(
         ensemble_size=config.ensemble_size,
         hidden_sizes=config.hidden_sizes,
@@ -116,7 +114,7 @@ def make_model(
         task.action_dim,
         model_config,
         reward=task.reward,
-        terminated=task.terminated,
+        terminated=never_terminates if ends_ignored else task.terminated,
         generator=generator,
     )
 
@@ -143,9 +141,9 @@ def make_planner(task: Task, model: Model, config: MPCConfig, generator: torch.G
 def run_mpc(config: MPCConfig, run: Run, **labels: Any) -> tuple[DynamicsModel, Planner]:
     """q2, q3: the on-policy loop of week 2, with a checkpoint after every iteration.
 
-    Rows: labels, iteration, env_steps (that the policy has learned from), train_return (mean over the
-    completed episodes that were collected with it), eval_return, loss and holdout_loss (at the end of the
-    fit), seconds. Iteration 0 is the random policy, with NaN for the losses.
+    Rows: labels, iteration, env_steps (that the policy has learned from), eval_return (mean over the episodes
+    that were collected with it: fresh episodes, from which nothing had been learned), loss and holdout_loss
+    (at the end of the fit), seconds. Iteration 0 is the random policy, with NaN for the losses.
 
     Args:
         config: the loop.
@@ -179,26 +177,18 @@ def run_mpc(config: MPCConfig, run: Run, **labels: Any) -> tuple[DynamicsModel, 
             data, mean_return = collect_random(
                 task, config.initial_steps, run.generator, progress=run.progress
             )
-            eval_return = mean_return
         else:
+            done += 1
             steps, reset = config.steps_per_iteration, planner.reset
             data, _, mean_return = collect(
                 task, policy, steps, run.generator, on_reset=reset, progress=run.progress
             )
-            eval_return = mean_return
-            done += 1
-            if config.num_eval_episodes:
-                seed = 1000 * run.seed + done
-                episodes = config.num_eval_episodes
-                returns = evaluate(task, policy, episodes, seed, on_reset=reset, progress=run.progress)
-                eval_return = float(returns.mean())
         batches.append(data)
         run.log(
             **labels,
             iteration=done,
             env_steps=env_steps,
-            train_return=mean_return,
-            eval_return=eval_return,
+            eval_return=mean_return,
             loss=losses[0],
             holdout_loss=losses[1],
             seconds=round(run.seconds, 1),
@@ -234,6 +224,19 @@ def run_mpc_rows(config: MPCConfig, run: Run) -> None:
     run_mpc(config, run)
 
 
+def run_early_end(config: MPCConfig, run: Run) -> None:
+    """early-end: the obstacles, planning with plans that end, and with plans that don't.
+
+    A model knows no walls at the edge of the square. All rewards are negative, so a plan that leaves the
+    square, where the episode would end, looks better than any other, and the planner presses against the
+    edge for good.
+
+    Rows: as in `run_mpc`, with the column plans ("end at the edge", "never end").
+    """
+    for plans in run.units(("end at the edge", "never end"), "plans"):
+        run_mpc(replace(config, plan_to_end=plans == "end at the edge"), run, plans=plans)
+
+
 def run_growing_data(config: GrowingDataConfig, run: Run) -> None:
     """cartpole-growing-data: a fresh model for each amount of data, planning in it, and the random policy.
 
@@ -264,8 +267,8 @@ def run_growing_data(config: GrowingDataConfig, run: Run) -> None:
 CHEETAH = {"task": "cheetah", "horizon": 15, "steps_per_iteration": 5000, "gradient_steps": 1500}
 """What CS285's experiments on the half-cheetah share."""
 
-_Q2 = MPCConfig(num_eval_episodes=20)
-_OBSTACLES = MPCConfig(num_iterations=12, num_eval_episodes=20)
+_Q2 = MPCConfig()
+_OBSTACLES = MPCConfig(num_iterations=12)
 _REACHER = MPCConfig(task="reacher7", num_iterations=15, steps_per_iteration=5000, gradient_steps=1000)
 _CHEETAH = MPCConfig(**CHEETAH, num_iterations=20)  # type: ignore[arg-type]
 
@@ -284,11 +287,22 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
         title="Obstacles: one iteration of model-predictive control after 5000 random steps",
         function=run_mpc_rows,
         configs={
-            "smoke": MPCConfig(**_TINY, initial_steps=1000, steps_per_iteration=200, num_eval_episodes=2),
-            "laptop": MPCConfig(num_eval_episodes=10),
+            "smoke": MPCConfig(**_TINY, initial_steps=1000, steps_per_iteration=200),
+            "laptop": MPCConfig(num_sequences=300),
             "full": _Q2,
         },
         published="random policy about -160, MPC -70 to -50 (CS285, homework 4, problem 2)",
+    ),
+    Experiment(
+        name="early-end",
+        week=2,
+        title="Obstacles: what happens when plans may end early and every step costs",
+        function=run_early_end,
+        configs={
+            "smoke": MPCConfig(**_TINY, initial_steps=1000, steps_per_iteration=200),
+            "laptop": MPCConfig(num_sequences=300),
+            "full": _Q2,
+        },
     ),
     Experiment(
         name="q3-obstacles",
@@ -296,10 +310,8 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
         title="Obstacles: twelve iterations of fitting, planning and collecting",
         function=run_mpc_rows,
         configs={
-            "smoke": MPCConfig(
-                **_TINY, num_iterations=2, initial_steps=1000, steps_per_iteration=200, num_eval_episodes=2
-            ),
-            "laptop": MPCConfig(num_iterations=6, num_eval_episodes=5),
+            "smoke": MPCConfig(**_TINY, num_iterations=2, initial_steps=1000, steps_per_iteration=200),
+            "laptop": MPCConfig(num_iterations=6, num_sequences=200, steps_per_iteration=500),
             "full": _OBSTACLES,
         },
         published="-25 to -20 after 12 iterations (CS285, homework 4, problem 3)",
