@@ -177,7 +177,7 @@ class ModuleSource:
         header_end = node.body[0].end_lineno if _is_string(node.body[0]) else self._signature_end(node)
         begin = (header_end or node.lineno) + 1
         end = node.end_lineno or node.lineno
-        if statements[0].lineno < begin:
+        if self.lines[statements[0].lineno - 1][: statements[0].col_offset].strip():
             raise RefError(f"{name}'s body has to start on a line of its own")
         while not self.lines[begin - 1].strip():
             begin += 1

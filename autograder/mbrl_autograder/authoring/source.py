@@ -172,7 +172,7 @@ def _check_options(source: Source, cell: Cell) -> None:
             isinstance(value, bool) and bool not in known[name][0]
         ):
             types = " or ".join(t.__name__ for t in known[name][0])
-            source.complain(cell, f"option {name} is {value!r}, expected a {types}")
+            source.complain(cell, f"option {name} is {value!r}, expected {types}")
     for name, (_, needed) in known.items():
         if needed and name not in cell.options:
             owner = f' of "{cell.exercise}"' if cell.exercise else ""
