@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import psutil
@@ -27,6 +28,7 @@ from mbrl_autograder.grading.model import (
     TIMED_OUT,
     UNREADABLE,
     ClassResult,
+    Row,
 )
 from mbrl_autograder.grading.notebooks import (
     NotANotebookError,
@@ -43,7 +45,7 @@ ONE_WORKER = pytest.mark.xdist_group("graded_class")  # the class is graded once
 LIMITS = Limits(cell_seconds=5, submission_seconds=120)
 
 
-def by_name(result: ClassResult) -> dict:
+def by_name(result: ClassResult) -> dict[str, Row]:
     return {row.student: row for row in result.rows}
 
 
@@ -57,7 +59,7 @@ def _graded(cell: nbformat.NotebookNode) -> bool:
     return bool(cell.metadata.get("nbgrader", {}).get("grade"))
 
 
-def run(course: Path, submissions: Path, **options) -> ClassResult:
+def run(course: Path, submissions: Path, **options: Any) -> ClassResult:
     return grade(ASSIGNMENT, submissions, course, limits=LIMITS, progress=False, **options)
 
 
@@ -93,7 +95,7 @@ def graded_class(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ClassR
 
 
 @ONE_WORKER
-def test_marks(graded_class):
+def test_marks(graded_class: tuple[Path, ClassResult]) -> None:
     rows = by_name(graded_class[1])
     assert rows["right"].marks == {"add": 3, "double": 2, "q1": None}
     assert rows["right"].status == GRADED and rows["right"].reason == ""
@@ -105,7 +107,7 @@ def test_marks(graded_class):
 
 
 @ONE_WORKER
-def test_trouble_costs_only_itself_and_is_named(graded_class):
+def test_trouble_costs_only_itself_and_is_named(graded_class: tuple[Path, ClassResult]) -> None:
     rows = by_name(graded_class[1])
     endless = rows["endless"]
     assert endless.status == TIMED_OUT and endless.marks["add"] == 3 and endless.marks["double"] == 0
@@ -120,7 +122,7 @@ def test_trouble_costs_only_itself_and_is_named(graded_class):
     assert {row.student for row in graded_class[1].ungraded} == {"not-json", "empty", "no-file", "dies"}
 
 
-def test_a_loop_that_cannot_be_interrupted_is_ended(tmp_path):
+def test_a_loop_that_cannot_be_interrupted_is_ended(tmp_path: Path) -> None:
     make_course(tmp_path)
     loop = "    while True:\n        try:\n            while True: pass\n        except BaseException: pass"
     hand_in(tmp_path / "in", "ada", submitted({**RIGHT, "double": f"def double(x):\n{loop}"}))
@@ -134,7 +136,7 @@ def test_a_loop_that_cannot_be_interrupted_is_ended(tmp_path):
 
 
 @ONE_WORKER
-def test_feedback_pages_hide_tests_and_scripts(graded_class):
+def test_feedback_pages_hide_tests_and_scripts(graded_class: tuple[Path, ClassResult]) -> None:
     rows = by_name(graded_class[1])
     assert [page.name for page in rows["right"].pages] == ["build.html", "experiments.html"]
     assert all(row.pages for row in rows.values() if row.status != UNREADABLE)
@@ -146,7 +148,7 @@ def test_feedback_pages_hide_tests_and_scripts(graded_class):
 
 
 @ONE_WORKER
-def test_experiments_are_not_run_and_wait_for_a_marker(graded_class):
+def test_experiments_are_not_run_and_wait_for_a_marker(graded_class: tuple[Path, ClassResult]) -> None:
     root, _ = graded_class
     kept = nbformat.read(root / "autograded" / "right" / ASSIGNMENT / "experiments.ipynb", as_version=4)
     assert kept.cells[1].source == "Because."
@@ -159,7 +161,7 @@ def test_experiments_are_not_run_and_wait_for_a_marker(graded_class):
 
 
 @ONE_WORKER
-def test_csv_and_table(graded_class):
+def test_csv_and_table(graded_class: tuple[Path, ClassResult]) -> None:
     _, result = graded_class
     with result.csv.open(encoding="utf-8") as stream:
         lines = {line["student"]: line for line in csv.DictReader(stream)}
@@ -178,7 +180,7 @@ def test_csv_and_table(graded_class):
 
 
 @ONE_WORKER
-def test_no_process_is_left(graded_class):
+def test_no_process_is_left(graded_class: tuple[Path, ClassResult]) -> None:
     assert not [
         child for child in psutil.Process().children(recursive=True) if "ipykernel" in _command(child)
     ]
@@ -191,7 +193,7 @@ def _command(process: psutil.Process) -> str:
         return ""
 
 
-def test_a_later_run_keeps_what_was_graded(tmp_path):
+def test_a_later_run_keeps_what_was_graded(tmp_path: Path) -> None:
     make_course(tmp_path)
     hand_in(tmp_path / "first", "ada", submitted(RIGHT))
     run(tmp_path, tmp_path / "first", executor=all_right)
@@ -208,7 +210,7 @@ def test_a_later_run_keeps_what_was_graded(tmp_path):
     assert not rows["ada"].pages, "the page of the earlier submission is gone"
 
 
-def test_marks_given_by_hand_stay(tmp_path):
+def test_marks_given_by_hand_stay(tmp_path: Path) -> None:
     make_course(tmp_path, experiments=True)
     answer = experiments_source()
     answer.cells[1].source = "Because."
@@ -222,7 +224,7 @@ def test_marks_given_by_hand_stay(tmp_path):
     assert "build.ipynb did not arrive" in row.reason
 
 
-def test_an_executor_that_raises_costs_one_submission(tmp_path):
+def test_an_executor_that_raises_costs_one_submission(tmp_path: Path) -> None:
     def picky(job: Job) -> Outcome:
         if job.student == "bad":
             raise OSError("disk")
@@ -236,7 +238,7 @@ def test_an_executor_that_raises_costs_one_submission(tmp_path):
     assert rows["good"].total == 5
 
 
-def test_more_points_than_a_cell_has_are_not_believed(tmp_path):
+def test_more_points_than_a_cell_has_are_not_believed(tmp_path: Path) -> None:
     make_course(tmp_path)
     forged = submitted({**RIGHT, "double": "def double(x):\n    raise ValueError"})
     for cell in forged.cells:
@@ -248,7 +250,7 @@ def test_more_points_than_a_cell_has_are_not_believed(tmp_path):
     assert by_name(run(tmp_path, tmp_path / "in"))["forger"].marks == {"add": 3, "double": 0}
 
 
-def test_student_edition_comes_before_the_installed_package(tmp_path):
+def test_student_edition_comes_before_the_installed_package(tmp_path: Path) -> None:
     make_course(tmp_path)
     edition = tmp_path / "edition" / "mbrl_course"
     edition.mkdir(parents=True)
@@ -260,13 +262,13 @@ def test_student_edition_comes_before_the_installed_package(tmp_path):
 
 
 @pytest.fixture
-def template(tmp_path) -> nbformat.NotebookNode:
+def template(tmp_path: Path) -> nbformat.NotebookNode:
     path = tmp_path / "build.ipynb"
     nbformat.write(build_source(), path)
     return grading_template(path, Config())
 
 
-def test_restore_brings_back_locked_and_test_cells(template):
+def test_restore_brings_back_locked_and_test_cells(template: nbformat.NotebookNode) -> None:
     lost = submitted(RIGHT)
     lost.cells = [cell for cell in lost.cells if grade_id(cell) not in ("intro", "setup", "add-test-2")]
     restored = restore(lost, template)
@@ -274,7 +276,7 @@ def test_restore_brings_back_locked_and_test_cells(template):
     assert "HIDDEN" in restored.cells[4].source
 
 
-def test_restore_keeps_both_halves_of_a_split_solution(template):
+def test_restore_keeps_both_halves_of_a_split_solution(template: nbformat.NotebookNode) -> None:
     split = submitted(RIGHT)
     half = new_code_cell("unit = 1", metadata=split.cells[2].metadata)
     split.cells.insert(2, half)
@@ -284,7 +286,7 @@ def test_restore_keeps_both_halves_of_a_split_solution(template):
     assert [grade_id(cell) for cell in restored.cells].count("add") == 1
 
 
-def test_restore_moves_a_test_below_its_solution(template):
+def test_restore_moves_a_test_below_its_solution(template: nbformat.NotebookNode) -> None:
     moved = submitted(RIGHT)
     moved.cells.insert(6, moved.cells.pop(2))  # the solution of add now stands behind double's test
     order = [grade_id(cell) for cell in restore(moved, template).cells]
@@ -292,7 +294,7 @@ def test_restore_moves_a_test_below_its_solution(template):
     assert order.index("double") < order.index("double-test-1")
 
 
-def test_restore_ignores_odd_metadata(template):
+def test_restore_ignores_odd_metadata(template: nbformat.NotebookNode) -> None:
     odd = submitted(RIGHT)
     odd.cells[3].metadata.nbgrader = ["a list"]
     odd.cells[4].metadata.tags = ["skip-execution"]
@@ -308,7 +310,7 @@ def test_restore_ignores_odd_metadata(template):
 
 
 @pytest.mark.parametrize("change", ["bom", "crlf", "no-ids", "old-minor"])
-def test_read_notebook_mends(tmp_path, change):
+def test_read_notebook_mends(tmp_path: Path, change: str) -> None:
     content = json.loads(nbformat.writes(submitted(RIGHT)))
     if change in ("no-ids", "old-minor"):
         for cell in content["cells"]:
@@ -334,14 +336,14 @@ def test_read_notebook_mends(tmp_path, change):
         (b"[" * 100_000, "not JSON"),
     ],
 )
-def test_read_notebook_refuses(tmp_path, data, reason):
+def test_read_notebook_refuses(tmp_path: Path, data: bytes, reason: str) -> None:
     path = tmp_path / "a.ipynb"
     path.write_bytes(data)
     with pytest.raises(NotANotebookError, match=reason):
         read_notebook(path)
 
 
-def test_collect_layouts_and_reasons(tmp_path):
+def test_collect_layouts_and_reasons(tmp_path: Path) -> None:
     hand_in(tmp_path, "nested", submitted())
     flat = tmp_path / "flat" / "build.ipynb"
     flat.parent.mkdir()
@@ -364,7 +366,7 @@ def test_collect_layouts_and_reasons(tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
-def test_collect_follows_no_link(tmp_path):
+def test_collect_follows_no_link(tmp_path: Path) -> None:
     secret = tmp_path / "secret.ipynb"
     secret.write_text("{}", encoding="utf-8")
     arrived = tmp_path / "in"
@@ -386,7 +388,7 @@ def _made(folder: Path) -> Path:
     return folder
 
 
-def test_errors_say_what_to_do(tmp_path):
+def test_errors_say_what_to_do(tmp_path: Path) -> None:
     make_course(tmp_path / "c")
     with pytest.raises(GradingError, match="--submissions"):
         run(tmp_path / "c", tmp_path / "nowhere")
@@ -407,7 +409,7 @@ def test_errors_say_what_to_do(tmp_path):
         Course(tmp_path / "c")
 
 
-def test_changed_notebooks_after_submissions(tmp_path):
+def test_changed_notebooks_after_submissions(tmp_path: Path) -> None:
     make_course(tmp_path)
     hand_in(tmp_path / "in", "ada", submitted(RIGHT))
     run(tmp_path, tmp_path / "in", executor=all_right)
@@ -419,19 +421,19 @@ def test_changed_notebooks_after_submissions(tmp_path):
         run(tmp_path, tmp_path / "in", executor=all_right)
 
 
-def test_find_course_looks_upwards(tmp_path):
+def test_find_course_looks_upwards(tmp_path: Path) -> None:
     make_course(tmp_path)
     inner = tmp_path / "source" / ASSIGNMENT
     assert find_course(inner) == tmp_path.resolve()
 
 
-def test_exercise_of():
+def test_exercise_of() -> None:
     assert exercise_of("refit-test-2") == "refit"
     assert exercise_of("my-test-case") == "my-test-case"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sessions are a POSIX thing")
-def test_run_bounded_ends_grandchildren_in_other_sessions(tmp_path):
+def test_run_bounded_ends_grandchildren_in_other_sessions(tmp_path: Path) -> None:
     code = (
         "import subprocess, sys, time\n"
         "command = [sys.executable, '-c', 'import time; time.sleep(60)']\n"
@@ -447,7 +449,7 @@ def test_run_bounded_ends_grandchildren_in_other_sessions(tmp_path):
     assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
-def test_plain_nbgrader_autograde(tmp_path):
+def test_plain_nbgrader_autograde(tmp_path: Path) -> None:
     make_course(tmp_path, experiments=True)
     hooks = "from mbrl_autograder.grading.nbgrader_hooks import configure\nconfigure(get_config())\n"
     (tmp_path / "nbgrader_config.py").write_text(hooks, encoding="utf-8")

@@ -132,8 +132,7 @@ def run(options: argparse.Namespace) -> int:
         missing = (error.name or "").removeprefix("mbrl_course.")
         raise CommandError(
             f"{options.name!r} needs mbrl_course.{missing}, which this edition leaves to you: write it in "
-            "the "
-            "week's build.ipynb, and run experiments.ipynb beside it"
+            "the week's build.ipynb, and run experiments.ipynb beside it"
         ) from error
     except ValueError as error:  # unknown name or field, or results of another configuration
         raise CommandError(str(error)) from error
