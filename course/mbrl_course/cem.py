@@ -237,7 +237,7 @@ class WarmStartPlanner(Generic[Config]):
         generator: torch.Generator | None = None,
         aggregate: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
-        """Plans in `model` with actions between `low` [A] and `high` [A]; `aggregate` as in `make_score_fn`."""
+        """Plans in `model`, actions from `low` [A] to `high` [A]; `aggregate` as in `make_score_fn`."""
         self.model, self.low, self.high = model, low, high
         self.config = config or type(self).default_config()
         self.generator, self.aggregate = generator, aggregate

@@ -1,0 +1,299 @@
+"""Week 5: PETS, planning with particles in an ensemble of probabilistic networks.
+
+Chua et al., 2018, "Deep reinforcement learning in a handful of trials using probabilistic dynamics models".
+A plan is scored by many *particles*, each an imagined future of its own. What a particle's next state is
+drawn from is the whole difference between the variants:
+
+- TS1: at every step a member drawn anew, so the members' disagreement acts like noise;
+- TS-infinity: the same member all the way, so each future is one that a single model believes in;
+- mean: the mean of all members' means, one particle, as if nothing were uncertain;
+- single: one member per episode, drawn at its start, as in posterior sampling (Osband et al., 2013).
+
+To a planner of weeks 2 and 3 the P particles look like the members of an ensemble: it needs no change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mbrl_course.buffers import Batch, ReplayBuffer
+from mbrl_course.cem import CEMConfig, CEMPlanner
+from mbrl_course.ensembles import GaussianEnsemble
+from mbrl_course.envs.task import Task
+from mbrl_course.icem import ICEMConfig, ICEMPlanner
+from mbrl_course.mpc import Planner, RandomShootingConfig, RandomShootingPlanner, run_episode
+from mbrl_course.mppi import MPPIConfig, MPPIPlanner
+
+Propagation = Literal["ts1", "ts_inf", "mean", "single"]
+PROPAGATIONS: tuple[Propagation, ...] = ("ts1", "ts_inf", "mean", "single")
+StepResult = tuple[Tensor, Tensor, Tensor]
+"""next_obs [P, N, D], reward [P, N] and terminated (bool) [P, N]."""
+
+
+def ts1_step(
+    ensemble: GaussianEnsemble, obs: Tensor, action: Tensor, generator: torch.Generator | None = None
+) -> StepResult:
+    """Every particle of every plan draws one of the elites anew, then its next state from it (TS1).
+
+    Args:
+        ensemble: the model.
+        obs: [P, N, D].
+        action: [P, N, A].
+        generator: source of randomness.
+
+    Returns:
+        next_obs [P, N, D], reward [P, N], terminated [P, N].
+    """
+    rows = (obs.flatten(0, 1), action.flatten(0, 1))  # [P * N, D], [P * N, A]
+    next_obs, reward, terminated = ensemble.step_random_elites(*rows, generator=generator)
+    batch = obs.shape[:2]
+    return next_obs.unflatten(0, batch), reward.unflatten(0, batch), terminated.unflatten(0, batch)
+
+
+def ts_inf_step(
+    ensemble: GaussianEnsemble, obs: Tensor, action: Tensor, generator: torch.Generator | None = None
+) -> StepResult:
+    """Particles keep their member: the first P / K belong to the first elite, and so on (TS-infinity).
+
+    Args:
+        ensemble: the model, with K elites.
+        obs: [P, N, D], P a multiple of K.
+        action: [P, N, A].
+        generator: source of randomness.
+
+    Returns:
+        next_obs [P, N, D], reward [P, N], terminated [P, N].
+    """
+    groups = (len(ensemble.elites), -1)
+    obs_rows, action_rows = (x.unflatten(0, groups).flatten(1, 2) for x in (obs, action))  # [K, P / K * N, .]
+    results = ensemble.step(obs_rows, action_rows, ensemble.elites, generator=generator)
+    batch = obs.shape[:2]
+    next_obs, reward, terminated = (x.flatten(0, 1).unflatten(0, batch) for x in results)
+    return next_obs, reward, terminated
+
+
+def worst_case(returns: Tensor, num_members: int) -> Tensor:
+    """The return of a plan in the member that likes it least.
+
+    Args:
+        returns: of P particles that keep their members as in `ts_inf_step`, [P, N].
+        num_members: K.
+
+    Returns:
+        The smallest of the K members' mean returns, [N].
+    """
+    return returns.unflatten(0, (num_members, -1)).mean(dim=1).amin(dim=0)
+
+
+def variance_penalised(returns: Tensor, penalty: float) -> Tensor:
+    """Mean return over the particles [P, N] minus `penalty` standard deviations, [N]."""
+    return returns.mean(dim=0) - penalty * returns.std(dim=0, correction=0)
+
+
+@dataclass(frozen=True)
+class PETSConfig:
+    """How PETS plans and learns.
+
+    Attributes:
+        optimizer: how action sequences are searched for; the kind of configuration chooses the planner.
+        propagation: "ts1", "ts_inf", "mean" or "single".
+        num_particles: P; for "ts_inf" and the worst case a multiple of the number of elites.
+        robust: "mean" over the particles, "worst" over the members, or "variance" penalised.
+        penalty: standard deviations that "variance" takes off.
+        num_trials: episodes with the planner, after one with random actions.
+        max_epochs: of each refit of the model.
+        buffer_size: transitions that are kept.
+    """
+
+    optimizer: CEMConfig | MPPIConfig | ICEMConfig | RandomShootingConfig = field(default_factory=CEMConfig)
+    propagation: Propagation = "ts_inf"
+    num_particles: int = 20
+    robust: Literal["mean", "worst", "variance"] = "mean"
+    penalty: float = 0.5
+    num_trials: int = 10
+    max_epochs: int = 25
+    buffer_size: int = 100_000
+
+    def __post_init__(self) -> None:
+        """Refuses values that make no sense, with the field's name."""
+        if self.propagation not in PROPAGATIONS:
+            raise ValueError(f"propagation is {self.propagation!r}, expected one of {PROPAGATIONS}")
+        if self.robust not in ("mean", "worst", "variance"):
+            raise ValueError(f"robust is {self.robust!r}, expected 'mean', 'worst' or 'variance'")
+        if self.robust == "worst" and self.propagation != "ts_inf":
+            raise ValueError(
+                "robust is 'worst', expected propagation 'ts_inf': members must keep their particles"
+            )
+        for name in ("num_particles", "num_trials", "buffer_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
+        for name in ("penalty", "max_epochs"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected 0 or more")
+
+
+class ParticleModel:
+    """An ensemble as planners see it in PETS: the P particles take the place of the members."""
+
+    def __init__(
+        self,
+        ensemble: GaussianEnsemble,
+        propagation: Propagation = "ts_inf",
+        num_particles: int = 20,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        """Propagates `num_particles` particles through `ensemble`.
+
+        Raises:
+            ValueError: TS-infinity with a number of particles that the elites can't share evenly.
+        """
+        self.ensemble, self.propagation, self.generator = ensemble, propagation, generator
+        self.num_particles = 1 if propagation == "mean" else num_particles
+        num_elites = ensemble.config.num_elites
+        if propagation == "ts_inf" and num_particles % num_elites:
+            expected = f"a multiple of the {num_elites} elites"
+            raise ValueError(f"num_particles is {num_particles}, expected {expected}")
+        self.member = ensemble.elites[:1]
+
+    @property
+    def ensemble_size(self) -> int:
+        """P, the number of particles."""
+        return self.num_particles
+
+    def new_episode(self) -> None:
+        """Draws the member that "single" follows for an episode."""
+        chosen = torch.randint(len(self.ensemble.elites), (1,), generator=self.generator)
+        self.member = self.ensemble.elites[chosen]
+
+    def step(self, obs: Tensor, action: Tensor) -> StepResult:
+        """One step of all particles: obs [P, N, D], action [P, N, A]; see `StepResult`."""
+        if self.propagation == "ts1":
+            return ts1_step(self.ensemble, obs, action, self.generator)
+        if self.propagation == "ts_inf":
+            if len(self.ensemble.elites) != self.ensemble.config.num_elites:  # before the first fit
+                raise ValueError("TS-infinity needs a fitted ensemble: its elites are not chosen yet")
+            return ts_inf_step(self.ensemble, obs, action, self.generator)
+        batch = obs.shape[:2]
+        rows = (obs.flatten(0, 1), action.flatten(0, 1))
+        if self.propagation == "mean":
+            results = self.ensemble.step_mean(*rows)
+        else:
+            first, second, third = self.ensemble.step(*rows, self.member, generator=self.generator)
+            results = (first[0], second[0], third[0])
+        next_obs, reward, terminated = (x.unflatten(0, batch) for x in results)
+        return next_obs, reward, terminated
+
+
+def make_planner(
+    ensemble: GaussianEnsemble,
+    low: Tensor,
+    high: Tensor,
+    config: PETSConfig,
+    generator: torch.Generator | None = None,
+) -> PETSPlanner:
+    """The planner that `config` describes, for actions between `low` [A] and `high` [A]."""
+    model = ParticleModel(ensemble, config.propagation, config.num_particles, generator)
+    aggregate: Callable[[Tensor], Tensor] | None = None
+    if config.robust == "worst":
+
+        def aggregate(returns: Tensor) -> Tensor:
+            return worst_case(returns, ensemble.config.num_elites)
+
+    elif config.robust == "variance":
+
+        def aggregate(returns: Tensor) -> Tensor:
+            return variance_penalised(returns, config.penalty)
+
+    search: Planner
+    if isinstance(config.optimizer, CEMConfig):
+        search = CEMPlanner(model, low, high, config.optimizer, generator, aggregate)
+    elif isinstance(config.optimizer, MPPIConfig):
+        search = MPPIPlanner(model, low, high, config.optimizer, generator, aggregate)
+    elif isinstance(config.optimizer, ICEMConfig):
+        search = ICEMPlanner(model, low, high, config.optimizer, generator, aggregate)
+    else:
+        search = RandomShootingPlanner(model, low, high, config.optimizer, generator, aggregate)
+    return PETSPlanner(model, search)
+
+
+class PETSPlanner:
+    """A planner of weeks 2 and 3 that searches with particles."""
+
+    def __init__(self, model: ParticleModel, search: Planner) -> None:
+        """Searches with `search` in `model`."""
+        self.model, self.search = model, search
+
+    def reset(self) -> None:
+        """Forgets the last plan, and draws the member of a new episode."""
+        self.search.reset()
+        self.model.new_episode()
+
+    def plan(self, obs: Tensor) -> Tensor:
+        """The action sequence [H, A] to follow from the state obs [D]."""
+        return self.search.plan(obs)
+
+
+class Trial(NamedTuple):
+    """One episode of the loop."""
+
+    transitions: Batch
+    trial_return: float
+    env_steps: int  # all real steps so far
+
+
+class RandomPlanner:
+    """Plans of one random action: what the first trial follows."""
+
+    def __init__(self, low: Tensor, high: Tensor, generator: torch.Generator | None = None) -> None:
+        """Uniform actions between `low` [A] and `high` [A]."""
+        self.low, self.high, self.generator = low, high, generator
+
+    def reset(self) -> None:
+        """Nothing to forget."""
+
+    def plan(self, obs: Tensor) -> Tensor:
+        """A random plan of one step, [1, A]."""
+        return self.low + (self.high - self.low) * torch.rand(1, len(self.low), generator=self.generator)
+
+
+def pets_trials(
+    task: Task,
+    ensemble: GaussianEnsemble,
+    config: PETSConfig,
+    generator: torch.Generator,
+    on_trial: Callable[[int, Trial], bool | None] | None = None,
+) -> list[Trial]:
+    """The loop of PETS (Alg. 1): a random trial; then refit to all data and plan, trial by trial.
+
+    Args:
+        task: what to learn.
+        ensemble: untrained or trained; it is refitted, not reset, before each trial.
+        config: settings.
+        generator: source of all randomness, the seeds of the environment included.
+        on_trial: is told each trial's number (0 is the random one) and result; returning True stops the loop.
+
+    Returns:
+        The trials, `num_trials + 1` of them unless stopped.
+    """
+    buffer = ReplayBuffer(config.buffer_size, task.obs_dim, task.action_dim)
+    planner: Planner = RandomPlanner(task.action_low, task.action_high, generator)
+    trials: list[Trial] = []
+    env_steps = 0
+    for number in range(config.num_trials + 1):
+        if number > 0:
+            ensemble.fit(buffer.all(), max_epochs=config.max_epochs, generator=generator)
+        if number == 1:
+            planner = make_planner(ensemble, task.action_low, task.action_high, config, generator)
+        seed = int(torch.randint(2**31 - 1, (1,), generator=generator))
+        transitions = run_episode(task, planner, seed)
+        buffer.add(*transitions)
+        env_steps += len(transitions.obs)
+        trials.append(Trial(transitions, float(transitions.reward.sum()), env_steps))
+        if on_trial is not None and on_trial(number, trials[-1]):
+            break
+    return trials
