@@ -9,7 +9,7 @@ reactive agents based on reinforcement learning, planning and teaching").
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -211,21 +211,36 @@ class ReplayBuffer:
         chosen = starts[torch.randint(len(starts), (batch_size,), generator=generator)]  # [B]
         return self.data.take(rows[chosen[:, None] + torch.arange(length)])  # [B, L, ...]
 
-    def save(self, path: str | Path) -> None:
-        """Writes the buffer to the file `path` (replaced only when the new one is complete)."""
-        path = Path(path)
-        state = {
+    def state_dict(self) -> dict[str, Any]:
+        """Everything in the buffer, as numbers and tensors that a checkpoint can hold."""
+        return {
             "capacity": self.capacity,
             "position": self.position,
             "size": self.size,
             "data": {name: column[: self.size].clone() for name, column in self.data._asdict().items()},
         }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues from what `state_dict` of a buffer of the same capacity returned.
+
+        Raises:
+            ValueError: the other buffer had another capacity.
+        """
+        if state["capacity"] != self.capacity:
+            raise ValueError(f"the state is of a buffer of {state['capacity']}, expected {self.capacity}")
+        for name, values in state["data"].items():
+            getattr(self.data, name)[: state["size"]] = values
+        self.position, self.size = state["position"], state["size"]
+
+    def save(self, path: str | Path) -> None:
+        """Writes the buffer to the file `path` (replaced only when the new one is complete)."""
+        path = Path(path)
         partial = path.with_name(path.name + ".partial")
-        torch.save(state, partial)
+        torch.save(self.state_dict(), partial)
         partial.replace(path)
 
     @classmethod
-    def load(cls, path: str | Path) -> ReplayBuffer:
+    def load(cls, path: str | Path) -> Self:
         """The buffer that `save` wrote to the file `path`.
 
         Raises:
@@ -239,9 +254,7 @@ class ReplayBuffer:
             state = torch.load(path, weights_only=True)
             data = Batch(**state["data"])
             buffer = cls(state["capacity"], data.obs.shape[1], data.action.shape[1])
-            for column, values in zip(buffer.data, data, strict=True):
-                column[: state["size"]] = values
+            buffer.load_state_dict(state)
         except Exception as error:
             raise ValueError(f"{path} is not a saved replay buffer: {error}") from error
-        buffer.position, buffer.size = state["position"], state["size"]
         return buffer

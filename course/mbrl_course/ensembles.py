@@ -184,7 +184,7 @@ class GaussianEnsemble(nn.Module):
         network: the networks, as one batched `EnsembleMLP` with two outputs per predicted dimension.
         min_log_var: learned lower bound of the log-variance, [T], T = D (+ 1 with a learned reward).
         max_log_var: learned upper bound, [T].
-        elites: numbers of the members in use, [num_elites]; all of them before the first fit.
+        elites: numbers of the members in use, [num_elites]; the first ones until a fit has chosen.
     """
 
     def __init__(
@@ -215,7 +215,7 @@ class GaussianEnsemble(nn.Module):
         self.max_log_var = nn.Parameter(torch.full((target_dim,), 0.5))
         self.input_normalizer = Normalizer(obs_dim + action_dim)
         self.target_normalizer = Normalizer(target_dim)
-        self.register_buffer("elites", torch.arange(config.ensemble_size))
+        self.register_buffer("elites", torch.arange(config.num_elites))
         self.optimizer = torch.optim.AdamW(
             self.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
