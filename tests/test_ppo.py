@@ -112,6 +112,21 @@ def test_the_same_seed_gives_the_same_agent():
     assert torch.equal(*weights)
 
 
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "InvertedPendulum-v5"])
+def test_a_checkpoint_resumes_to_identical_weights(env_id, tmp_path):
+    config = PPOConfig(num_envs=3, num_steps=30, num_epochs=2)
+    whole, first, second = (PPO(env_id, config, seed=seed) for seed in (1, 1, 2))
+    whole.train(360)
+    first.train(180)
+    torch.save(first.state_dict(), tmp_path / "checkpoint")
+    second.load_state_dict(torch.load(tmp_path / "checkpoint", weights_only=True))
+    second.train(360)
+    for a, b in zip(whole.policy.parameters(), second.policy.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert torch.equal(whole.obs, second.obs)
+    assert whole.episode_returns == second.episode_returns
+
+
 def test_continuous_actions_reach_the_environment_within_bounds():
     agent = PPO("Pendulum-v1", PPOConfig(num_envs=2, num_steps=8), seed=0)
     batch = agent.collect()

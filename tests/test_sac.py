@@ -94,6 +94,24 @@ def test_the_actor_step_leaves_the_critics_alone_and_climbs_q():
     assert all(torch.equal(a, b) for a, b in zip(weights, sac.critics.parameters(), strict=True))
 
 
+def test_weights_count_a_row_that_often():
+    """A weight of 2 on one row and 0 on another is a batch with one row doubled and the other left out."""
+    q, target = torch.randn(2, 3, generator=generator(1)), torch.zeros(3)
+    doubled = critic_loss(q[:, [0, 0, 1]], target)
+    torch.testing.assert_close(critic_loss(q, target, torch.tensor([2.0, 1.0, 0.0])), doubled)
+    sac, same = agent(gamma=0.0), agent(gamma=0.0)
+    sac.update_critics(batch(), torch.zeros(64))
+    for a, b in zip(sac.critics.parameters(), same.critics.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_td_errors_are_the_distance_from_the_target():
+    sac, data = agent(gamma=0.0), batch()  # without a future the target is the reward
+    q = sac.critics(data.obs, data.action / 2).detach()
+    truth = ((q[0] - data.reward).abs() + (q[1] - data.reward).abs()) / 2
+    torch.testing.assert_close(sac.td_errors(data), truth)
+
+
 def test_units_of_actions():
     sac = agent()
     action = torch.tensor([[-1.0, 0.5]])

@@ -1,4 +1,4 @@
-"""The network behind the dynamics models: several multi-layer perceptrons, evaluated side by side."""
+"""Networks: several multi-layer perceptrons side by side for dynamics models, single ones for agents."""
 
 from __future__ import annotations
 
@@ -64,3 +64,28 @@ class EnsembleMLP(nn.Module):
             if layer < last:
                 x = self.activation(x)
         return x
+
+
+def orthogonal_mlp(
+    sizes: tuple[int, ...], last_gain: float, generator: torch.Generator | None = None
+) -> nn.Sequential:
+    """A tanh network with orthogonal weights and zero biases, the last layer scaled by `last_gain`."""
+    layers: list[nn.Module] = []
+    for index, (fan_in, fan_out) in enumerate(pairwise(sizes)):
+        last = index == len(sizes) - 2
+        layer = nn.Linear(fan_in, fan_out)
+        nn.init.orthogonal_(layer.weight, last_gain if last else 2**0.5, generator=generator)
+        nn.init.zeros_(layer.bias)
+        layers += [layer] if last else [layer, nn.Tanh()]
+    return nn.Sequential(*layers)
+
+
+def relu_mlp(sizes: tuple[int, ...], generator: torch.Generator | None = None) -> nn.Sequential:
+    """A ReLU network with weights and biases uniform within 1 / sqrt(fan-in)."""
+    layers: list[nn.Module] = []
+    for fan_in, fan_out in pairwise(sizes):
+        layer = nn.Linear(fan_in, fan_out)
+        for parameter in (layer.weight, layer.bias):
+            nn.init.uniform_(parameter, -(fan_in**-0.5), fan_in**-0.5, generator=generator)
+        layers += [layer, nn.ReLU()]
+    return nn.Sequential(*layers[:-1])

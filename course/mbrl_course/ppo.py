@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -17,6 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, Normal
+
+from mbrl_course.envs.resumable import ResumableEnv
+from mbrl_course.networks import orthogonal_mlp
 
 
 def generalized_advantages(
@@ -136,20 +138,6 @@ class PPOConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 0 or more")
 
 
-def orthogonal_mlp(
-    sizes: tuple[int, ...], last_gain: float, generator: torch.Generator | None = None
-) -> nn.Sequential:
-    """A tanh network with orthogonal weights and zero biases, the last layer scaled by `last_gain`."""
-    layers: list[nn.Module] = []
-    for index, (fan_in, fan_out) in enumerate(pairwise(sizes)):
-        last = index == len(sizes) - 2
-        layer = nn.Linear(fan_in, fan_out)
-        nn.init.orthogonal_(layer.weight, last_gain if last else 2**0.5, generator=generator)
-        nn.init.zeros_(layer.bias)
-        layers += [layer] if last else [layer, nn.Tanh()]
-    return nn.Sequential(*layers)
-
-
 class ActorCritic(nn.Module):
     """A policy and a value function; actions are discrete, or continuous and Gaussian."""
 
@@ -239,6 +227,7 @@ class PPO:
             num_envs=self.config.num_envs,
             vectorization_mode="sync",
             vector_kwargs={"autoreset_mode": gym.vector.AutoresetMode.SAME_STEP},
+            wrappers=[ResumableEnv],
             **env_kwargs,
         )
         self.action_space = self.envs.single_action_space
@@ -365,3 +354,28 @@ class PPO:
             self.update(self.collect())
             if on_batch is not None:
                 on_batch(self)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a resumed run needs, the present episodes and the random state included."""
+        return {
+            "policy": self.policy.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+            "envs": [env.state_dict() for env in self.envs.envs],  # type: ignore[attr-defined]
+            "counters": dict(vars(self.counters)),
+            "obs": self.obs.clone(),
+            "running_returns": torch.as_tensor(self.running_returns).clone(),
+            "episode_returns": list(self.episode_returns),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues from what `state_dict` returned."""
+        self.policy.load_state_dict(state["policy"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.generator.set_state(state["generator"])
+        for env, saved in zip(self.envs.envs, state["envs"], strict=True):  # type: ignore[attr-defined]
+            env.load_state_dict(saved)
+        vars(self.counters).update(state["counters"])
+        self.obs = state["obs"].clone()
+        self.running_returns = state["running_returns"].numpy().copy()
+        self.episode_returns = [(int(step), float(value)) for step, value in state["episode_returns"]]

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from mbrl_course.buffers import Batch
+from mbrl_course.networks import relu_mlp
 
 
 def squash(pre_tanh: Tensor, mean: Tensor, log_std: Tensor) -> tuple[Tensor, Tensor]:
@@ -63,9 +63,12 @@ def critic_target(
     return reward + gamma * ~terminated * soft_value
 
 
-def critic_loss(q: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error of both critics, summed: q [2, B], target [B]."""
-    return (q - target).square().mean(dim=1).sum()
+def critic_loss(q: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Mean squared error of both critics, summed: q [2, B], target [B]; rows may have weights [B]."""
+    squared_error = (q - target).square()  # [2, B]
+    if weights is not None:
+        squared_error = squared_error * weights
+    return squared_error.mean(dim=1).sum()
 
 
 def actor_loss(q: Tensor, log_prob: Tensor, temperature: Tensor | float) -> Tensor:
@@ -116,17 +119,6 @@ class SACConfig:
         for name in ("learning_rate", "initial_temperature"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected more than 0")
-
-
-def relu_mlp(sizes: tuple[int, ...], generator: torch.Generator | None = None) -> nn.Sequential:
-    """A ReLU network with weights and biases uniform within 1 / sqrt(fan-in)."""
-    layers: list[nn.Module] = []
-    for fan_in, fan_out in pairwise(sizes):
-        layer = nn.Linear(fan_in, fan_out)
-        for parameter in (layer.weight, layer.bias):
-            nn.init.uniform_(parameter, -(fan_in**-0.5), fan_in**-0.5, generator=generator)
-        layers += [layer, nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
 
 
 class Actor(nn.Module):
@@ -229,31 +221,42 @@ class SAC:
             return self.to_task(self.actor.sample(obs, self.generator)[0])
         return self.to_task(torch.tanh(self.actor(obs)[0]))
 
-    def update(self, batch: Batch) -> dict[str, float]:
+    def update(self, batch: Batch, weights: Tensor | None = None) -> dict[str, float]:
         """One update of critics, actor, temperature and target critics.
 
         Args:
             batch: B transitions in the task's units.
+            weights: of the rows in the critics' loss, [B] (prioritized replay); all 1 by default.
 
         Returns:
             The losses and the temperature, by name.
         """
         losses = {
-            "critic_loss": self.update_critics(batch),
+            "critic_loss": self.update_critics(batch, weights),
             **self.update_actor_and_temperature(batch.obs),
         }
         self.update_targets()
         return losses
 
-    def update_critics(self, batch: Batch) -> float:
+    @torch.no_grad()
+    def soft_target(self, batch: Batch) -> Tensor:
+        """The critics' target for each transition of a batch, with fresh actions in the next states, [B]."""
+        next_action, next_log_prob = self.actor.sample(batch.next_obs, self.generator)
+        next_q = self.targets(batch.next_obs, next_action)  # [2, B]
+        return critic_target(
+            batch.reward, batch.terminated, next_q, next_log_prob, self.temperature, self.config.gamma
+        )
+
+    @torch.no_grad()
+    def td_errors(self, batch: Batch) -> Tensor:
+        """How far the critics are from their target, averaged over the two, for each transition, [B]."""
+        q = self.critics(batch.obs, self.from_task(batch.action))  # [2, B]
+        return (q - self.soft_target(batch)).abs().mean(dim=0)
+
+    def update_critics(self, batch: Batch, weights: Tensor | None = None) -> float:
         """One gradient step of both critics towards the soft target; returns the loss."""
-        with torch.no_grad():
-            next_action, next_log_prob = self.actor.sample(batch.next_obs, self.generator)
-            next_q = self.targets(batch.next_obs, next_action)  # [2, B]
-            target = critic_target(
-                batch.reward, batch.terminated, next_q, next_log_prob, self.temperature, self.config.gamma
-            )
-        loss = critic_loss(self.critics(batch.obs, self.from_task(batch.action)), target)
+        q = self.critics(batch.obs, self.from_task(batch.action))
+        loss = critic_loss(q, self.soft_target(batch), weights)
         self.critic_optimizer.zero_grad()
         loss.backward()
         self.critic_optimizer.step()

@@ -1,0 +1,67 @@
+"""An environment that can be put back into the middle of an episode, by living through it again.
+
+Gymnasium's environments can't be saved as such. But their episodes follow from a seed and the actions: both
+are small, and taking the same actions again leads to the same state, in every environment.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+
+
+class ResumableEnv(gym.Wrapper):
+    """Remembers the seed and the actions of the present episode; each episode has a seed of its own.
+
+    Attributes:
+        seed: of the first episode; the seeds of the others follow from it and their number.
+        episode: number of the present episode, from 0.
+        actions: what was done in it so far.
+    """
+
+    def __init__(self, env: gym.Env) -> None:
+        """Wraps an environment; the first `reset` needs a seed."""
+        super().__init__(env)
+        self.seed: int | None = None
+        self.episode = 0
+        self.actions: list[Any] = []
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
+        """Begins the next episode, or the first one of `seed`.
+
+        Raises:
+            ValueError: there was no seed yet.
+        """
+        if seed is not None:
+            self.seed, self.episode = seed, 0
+        elif self.seed is None:
+            raise ValueError("seed is None, expected a number at the first reset")
+        else:
+            self.episode += 1
+        self.actions = []
+        return self.env.reset(seed=self._episode_seed(), options=options)
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """One step; the action is remembered."""
+        self.actions.append(np.array(action))
+        return self.env.step(action)
+
+    def _episode_seed(self) -> int:
+        assert self.seed is not None
+        return int(np.random.SeedSequence([self.seed, self.episode]).generate_state(1)[0])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Seed, episode and its actions, as numbers and a tensor [T, ...]."""
+        actions = torch.from_numpy(np.stack(self.actions)) if self.actions else torch.zeros(0)
+        return {"seed": self.seed, "episode": self.episode, "actions": actions}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes back to where `state_dict` was called, by repeating the episode up to there."""
+        self.seed, self.episode = state["seed"], state["episode"]
+        self.actions = []
+        self.env.reset(seed=self._episode_seed())
+        for action in state["actions"].numpy():
+            self.step(action)
