@@ -87,7 +87,13 @@ class Run:
         return self._seconds_before + time.perf_counter() - self._started
 
     def log(self, **row: Any) -> None:
-        """Adds a row to the result: numbers and short texts by column name."""
+        """Adds a row to the result: numbers and short texts by column name.
+
+        Raises:
+            ValueError: the columns are not those of the first row.
+        """
+        if self.rows and list(row) != list(self.rows[0]):
+            raise ValueError(f"a row has the columns {list(row)}, expected {list(self.rows[0])}")
         row = {name: value.item() if hasattr(value, "item") else value for name, value in row.items()}
         self.rows.append(row)
         if self._folder is not None:

@@ -157,7 +157,8 @@ def run_mpc(config: MPCConfig, run: Run, **labels: Any) -> tuple[DynamicsModel, 
     from mbrl_course.mpc import on_policy_loop
 
     task = get_task(config.task)
-    model = make_model(task, config, run.generator)
+    # initial weights have a generator of their own, since a resumed run must not draw from run.generator here
+    model = make_model(task, config, torch.Generator().manual_seed(run.seed))
     planner = make_planner(task, model, config, run.generator)
     batches: list[Batch] = []
     losses = (float("nan"), float("nan"))

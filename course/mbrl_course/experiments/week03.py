@@ -37,7 +37,7 @@ class PlannersConfig:
 
     task: str = "pendulum"
     planners: tuple[str, ...] = PLANNERS
-    budgets: tuple[int, ...] = (50, 250)
+    budgets: tuple[int, ...] = (20, 50, 250)
     num_iterations: int = 5
     elite_share: float = 0.1
     horizon: int = 20
@@ -147,7 +147,7 @@ def make_oracle_planner(
         return MPPIPlanner(model, *bounds, MPPIConfig(population, iterations, horizon), generator)
     from mbrl_course.icem import ICEMConfig, ICEMPlanner
 
-    config = ICEMConfig(max(population, elites), elites, iterations, horizon)
+    config = ICEMConfig(elites, elites, iterations, horizon)
     while icem_sequences(larger := replace(config, population_size=config.population_size + 1)) <= budget:
         config = larger
     return ICEMPlanner(model, *bounds, config, generator)

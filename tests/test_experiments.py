@@ -1,0 +1,282 @@
+import dataclasses
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from pandas.testing import assert_frame_equal
+
+from mbrl_course import experiments
+from mbrl_course.envs import get_task
+from mbrl_course.experiments import (
+    ConfigError,
+    Run,
+    StaleResultsError,
+    get_config,
+    list_experiments,
+    run,
+    ship,
+)
+from mbrl_course.experiments.config import parse, with_overrides
+from mbrl_course.experiments.runner import read_csv, read_header
+from mbrl_course.experiments.shipping import seed_text
+from mbrl_course.experiments.week01 import open_loop, parse_model, relative_error, trajectories
+from mbrl_course.experiments.week03 import CountingModel, PlannersConfig, make_oracle_planner, parse_search
+
+QUICK_LOOP = {
+    "initial_steps": "300",
+    "steps_per_iteration": "100",
+    "gradient_steps": "5",
+    "num_sequences": "10",
+    "hidden_sizes": "8",
+}
+QUICK = {
+    "q1": {"num_steps": "300", "num_test_steps": "100", "num_sequences": "5", "models": "5x(1x8),2x(2x8)"},
+    "model-shift": {"num_steps": "300", "num_test_steps": "100", "num_sequences": "5", "model": "5x(1x8)"},
+    "q2": QUICK_LOOP,
+    "early-end": QUICK_LOOP,
+    "q3-obstacles": QUICK_LOOP,
+    "q3-reacher": QUICK_LOOP,
+    "q3-cheetah": QUICK_LOOP,
+    "cartpole-growing-data": {"data_sizes": "20,40", "gradient_steps": "5", "num_sequences": "10"},
+    "planners-pendulum": {"budgets": "20", "horizon": "3", "num_iterations": "2"},
+    "planners-swingup": {"budgets": "20", "horizon": "3", "num_iterations": "2"},
+    "warm-start": {"population_size": "5", "num_iterations": "1", "horizon": "3"},
+    "q5": {**QUICK_LOOP, "num_elites": "3", "searches": "random shooting,CEM 1"},
+}
+CLOCKS = ["seconds", "ms_per_plan"]
+
+
+def without_clocks(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.drop(columns=CLOCKS, errors="ignore")
+
+
+def quick_run(name: str, out: Path | None, **kwargs) -> pd.DataFrame:
+    return run(name, [3], "smoke", QUICK[name], out=out, progress=False, **kwargs)
+
+
+@pytest.mark.parametrize("name", list_experiments())
+def test_every_experiment_runs_and_leaves_its_files(name: str, tmp_path: Path) -> None:
+    frame = quick_run(name, tmp_path)
+    assert set(frame["seed"]) == {3}
+    (path,) = (tmp_path / name).glob("*/seed_3.csv")
+    assert_frame_equal(read_csv(path), frame)
+    header = read_header(path)
+    assert header["command"].startswith(f"mbrl-course run {name} --scale smoke --seeds 3 --set ")
+    assert {"machine", "threads", "minutes", "versions", "config"} <= set(header)
+    config = get_config(name, "smoke", QUICK[name])
+    assert json.loads(header["config"]) == json.loads(json.dumps(dataclasses.asdict(config)))
+    assert list(path.parent.glob("tensorboard/seed_3/events*"))
+    left = {entry.name for entry in path.parent.iterdir()}
+    assert left == {"seed_3.csv", "tensorboard"}
+
+
+@pytest.mark.parametrize(
+    ("name", "checkpoints"),
+    [
+        ("q1", 0),
+        ("q1", 1),
+        ("q3-obstacles", 0),
+        ("q3-obstacles", 1),
+        ("q3-obstacles", 2),
+        ("q5", 1),
+        ("q5", 3),
+    ],
+)
+def test_an_interrupted_run_ends_as_an_undisturbed_one(
+    name: str, checkpoints: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = quick_run(name, tmp_path / "undisturbed")
+    save, log, saved = Run.checkpoint, Run.log, 0
+
+    def counting_checkpoint(self, state):
+        nonlocal saved
+        saved += 1
+        save(self, state)
+
+    def interrupted_log(self, **row):
+        log(self, **row)  # rows after the last checkpoint are written, and have to be taken back
+        if saved == checkpoints:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Run, "checkpoint", counting_checkpoint)
+        patch.setattr(Run, "log", interrupted_log)
+        quick_run(name, tmp_path / "interrupted")
+    resumed = quick_run(name, tmp_path / "interrupted")
+    assert_frame_equal(without_clocks(resumed), without_clocks(expected))
+
+
+def test_finished_seeds_are_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = quick_run("warm-start", tmp_path)
+    monkeypatch.setattr(Run, "log", lambda self, **row: pytest.fail("ran again"))
+    assert_frame_equal(quick_run("warm-start", tmp_path), first)
+
+
+def test_fresh_runs_forget_and_seeds_differ(tmp_path: Path) -> None:
+    both = run("warm-start", [0, 1], "smoke", QUICK["warm-start"], out=tmp_path, progress=False)
+    (path,) = tmp_path.glob("warm-start/*/seed_0.csv")
+    path.write_text(path.read_text().replace("repeat", "spoilt"))
+    again = run("warm-start", [0, 1], "smoke", QUICK["warm-start"], out=tmp_path, progress=False, fresh=True)
+    assert_frame_equal(again, both)
+    assert both["return"][both["seed"] == 0].tolist() != both["return"][both["seed"] == 1].tolist()
+
+
+def test_runs_in_memory_write_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    in_memory = quick_run("warm-start", None)
+    assert list(tmp_path.iterdir()) == []
+    on_disk = quick_run("warm-start", tmp_path)
+    assert_frame_equal(in_memory, on_disk, rtol=1e-5)
+
+
+def test_results_of_another_configuration_are_refused(tmp_path: Path) -> None:
+    quick_run("warm-start", tmp_path)
+    (path,) = tmp_path.glob("warm-start/*/seed_3.csv")
+    path.write_text(path.read_text().replace('"horizon": 3', '"horizon": 4'))
+    with pytest.raises(StaleResultsError, match=r"seed_3\.csv was made with another .*\(horizon 4, now 3\)"):
+        quick_run("warm-start", tmp_path)
+
+
+def test_rows_need_the_same_columns() -> None:
+    seed_run = Run(0)
+    seed_run.log(step=1, value=2.0)
+    with pytest.raises(ValueError, match=r"columns \['step'\], expected \['step', 'value'\]"):
+        seed_run.log(step=2)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"horizn": "5"}, "there is no field 'horizn'; the fields are task, num_iterations,"),
+        ({"horizon": "five"}, "field 'horizon' is 'five', expected a whole number"),
+        ({"horizon": 2.5}, "field 'horizon' is 2.5, expected a whole number"),
+        ({"horizon": True}, "field 'horizon' is True, expected a whole number"),
+        ({"hidden_sizes": "32,x"}, "expected values separated by commas, each a whole number"),
+        ({"hidden_sizes": 32}, "field 'hidden_sizes' is 32"),
+        ({"search": "luck"}, "field 'search' is 'luck', expected one of random shooting, CEM"),
+        ({"plan_to_end": "maybe"}, "field 'plan_to_end' is 'maybe', expected true or false"),
+        ({"noise": "much"}, "field 'noise' is 'much', expected a number"),
+        ({"num_iterations": "0"}, "num_iterations is 0, expected at least 1"),
+    ],
+)
+def test_bad_overrides_name_the_field(overrides: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        get_config("q2", "laptop", overrides)
+    assert message in str(caught.value)
+
+
+def test_unknown_names_list_what_there_is() -> None:
+    with pytest.raises(ConfigError, match="there is no experiment 'q9'; there are q1, model-shift, q2"):
+        get_config("q9")
+    with pytest.raises(ConfigError, match="scale is 'huge', expected one of smoke, laptop, full"):
+        get_config("q2", "huge")
+    with pytest.raises(ConfigError, match="seeds is empty"):
+        run("q2", [], "smoke", out=None)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: get_config("q1", "smoke", {"models": "500"}), "models holds '500', expected STEPSx"),
+        (lambda: get_config("q5", "smoke", {"searches": "CEM"}), "searches holds 'CEM'"),
+        (lambda: get_config("planners-pendulum", "smoke", {"planners": "CME"}), "planners holds 'CME'"),
+        (lambda: get_config("planners-pendulum", "smoke", {"budgets": "3"}), "expected at least 2 x num_it"),
+    ],
+)
+def test_configurations_check_their_own_texts(call, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        call()
+    assert message in str(caught.value)
+
+
+def test_overrides_are_read_by_the_fields_type() -> None:
+    overrides = {"hidden_sizes": "64, 32", "plan_to_end": "yes", "noise": 0, "search": "CEM", "horizon": "7"}
+    config = get_config("q2", "full", overrides)
+    assert (config.hidden_sizes, config.plan_to_end, config.noise) == ((64, 32), True, 0.0)
+    assert (config.search, config.horizon) == ("CEM", 7)
+    assert with_overrides(config, {}) == config
+    assert parse("none", int | None) is None
+    assert parse("4", int | None) == 4
+
+
+@pytest.mark.parametrize("name", list_experiments())
+def test_every_experiment_has_all_scales_and_a_known_task(name: str) -> None:
+    experiment = experiments.get_experiment(name)
+    assert set(experiment.configs) == set(experiments.SCALES)
+    for config in experiment.configs.values():
+        assert get_task(config.task).name == config.task
+        json.dumps(dataclasses.asdict(config))
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            config.task = "other"
+
+
+def test_shipping_gathers_all_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = tmp_path / "results"
+    monkeypatch.setitem(
+        experiments.get_experiment("warm-start").configs,  # type: ignore[arg-type]
+        "smoke",
+        get_config("warm-start", "smoke", QUICK["warm-start"]),
+    )
+    frame = run("warm-start", [0, 1, 10], "smoke", out=tmp_path, progress=False)
+    path = ship("warm-start", "smoke", out=tmp_path, results=shipped)
+    assert path == shipped / "warm-start-smoke.csv"
+    assert_frame_equal(read_csv(path), frame)
+    header = read_header(path)
+    assert header["seeds"] == "0,1,10"
+    assert header["command"] == "mbrl-course run warm-start --scale smoke --seeds 0,1,10"
+    with pytest.raises(
+        FileNotFoundError, match=r"no finished seed in .*: run `mbrl-course run q2 --scale smoke`"
+    ):
+        ship("q2", "smoke", out=tmp_path, results=shipped)
+
+
+def test_everything_that_ships_can_be_read_and_says_how_it_was_made() -> None:
+    assert experiments.list_results()
+    for name, scale in experiments.list_results():
+        frame, header = experiments.load_results(name, scale), experiments.load_header(name, scale)
+        assert frame is not None
+        assert header is not None
+        assert frame["seed"].nunique() >= 3
+        assert {"machine", "threads", "minutes", "command", "seeds", "config"} <= set(header)
+        today = json.loads(json.dumps(dataclasses.asdict(get_config(name, scale))))
+        assert json.loads(header["config"]) == today
+    assert experiments.load_results("q2", "nonsense") is None
+    assert experiments.load_header("q2", "nonsense") is None
+    assert set(experiments.load_reference("q2")) <= {"q2, full", "q2, laptop"}
+
+
+def test_seeds_are_written_as_a_range_where_they_are_one() -> None:
+    assert [seed_text(seeds) for seeds in ([0, 1, 2], [4], [0, 2])] == ["0..2", "4", "0,2"]
+
+
+@pytest.mark.parametrize("name", ["random shooting", "CEM", "MPPI", "iCEM"])
+@pytest.mark.parametrize("budget", [20, 50, 250])
+def test_planners_get_equal_numbers_of_model_calls(name: str, budget: int) -> None:
+    task = get_task("pendulum")
+    config = PlannersConfig(horizon=4)
+    model = CountingModel(task)
+    planner = make_oracle_planner(name, task, model, budget, config, torch.Generator().manual_seed(0))
+    for _ in range(5):
+        assert planner.plan(torch.tensor([1.0, 0.0, 0.0])).shape == (4, 1)
+    assert 0.75 * budget <= model.calls / (5 * 4) <= budget
+
+
+def test_model_and_search_texts() -> None:
+    assert parse_model("500x(2x250)") == (500, (250, 250))
+    assert parse_search("CEM 4") == ("CEM", 4)
+    assert parse_search("random shooting") == ("random shooting", 1)
+
+
+def test_open_loop_predictions_follow_the_real_trajectory_of_a_perfect_model() -> None:
+    task = get_task("obstacles")
+    generator = torch.Generator().manual_seed(0)
+    data, _ = experiments.week01.collect_random(task, 300, generator)
+    assert task.dynamics is not None
+    obs, actions = trajectories(data, 6, 10, generator)
+    assert obs.shape == (10, 7, 4)
+    assert torch.allclose(open_loop(task.dynamics, obs[:, 0], actions), obs, atol=1e-5)
+    assert relative_error(task.dynamics, data) < 1e-6
+    still = data._replace(next_obs=torch.cat([data.next_obs[:, :2], data.obs[:, 2:]], dim=1))
+    assert relative_error(lambda obs, action: obs, still) == pytest.approx(0.5)  # half the dimensions move
