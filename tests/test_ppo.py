@@ -1,5 +1,7 @@
 """PPO against naive definitions, closed forms and a task that random actions do not solve."""
 
+from itertools import pairwise
+
 import gymnasium as gym
 import pytest
 import torch
@@ -84,6 +86,9 @@ def test_the_state_before_a_reset_is_what_the_step_led_to():
     agent.collect(lambda *transition: seen.append([x.clone() for x in transition]))
     ends = sum(int(terminated.sum()) for *_, terminated, _ in seen)
     assert ends > 3
+    for (*_, next_obs, terminated, _), (obs, *_) in pairwise(seen):
+        assert torch.equal(obs[~terminated], next_obs[~terminated])
+        assert bool((obs[terminated].abs() <= 0.05).all())  # where CartPole-v1 starts
     for obs, _, reward, next_obs, terminated, _ in seen:
         beyond = (next_obs[:, 2].abs() > 0.2095) | (next_obs[:, 0].abs() > 2.4)
         assert torch.equal(beyond, terminated)  # a reset state would be near 0

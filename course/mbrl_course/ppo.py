@@ -271,7 +271,7 @@ class PPO:
             action, log_prob = self.policy.act(self.obs, self.generator)
             obs, reward, terminated, truncated, info = self.envs.step(self.to_env_action(action))
             done = terminated | truncated
-            next_obs = self._tensor(obs)
+            next_obs = self._tensor(obs).clone()  # tensors share an array's memory, and `obs` is kept too
             if done.any():  # with same-step autoreset, `obs` is already the next episode's first state
                 rows = np.flatnonzero(done)
                 next_obs[rows] = self._tensor(np.stack(list(info["final_obs"][rows])))
@@ -323,11 +323,15 @@ class PPO:
         entropy = distribution.entropy().mean()
         return policy_loss + self.config.value_coef * value_loss - self.config.entropy_coef * entropy
 
-    def update(self, batch: RolloutBatch) -> float:
-        """Improves policy and value function on a batch for `num_epochs`; returns the mean loss."""
+    def update(self, batch: RolloutBatch, num_epochs: int | None = None) -> float:
+        """Improves policy and value function on a batch for `num_epochs` (the configuration's by default).
+
+        Returns:
+            The mean loss of the minibatches; NaN where no row of the batch is valid.
+        """
         rows = RolloutBatch(*(column.flatten(0, 1)[batch.valid.flatten()] for column in batch))  # [B, ...]
         losses = []
-        for _ in range(self.config.num_epochs):
+        for _ in range(num_epochs or self.config.num_epochs):
             order = torch.randperm(len(rows.obs), generator=self.generator)
             for chosen in order.split(self.config.minibatch_size):
                 if len(chosen) < 2:  # one row has no standard deviation
