@@ -1,3 +1,6 @@
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -119,7 +122,7 @@ def test_learning_curve_keeps_the_points_that_all_seeds_have_reached() -> None:
         ),
     ],
 )
-def test_bad_scores_are_refused(call, message: str) -> None:
+def test_bad_scores_are_refused(call: Callable[[], Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
 

@@ -1,6 +1,8 @@
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -52,7 +54,7 @@ def without_clocks(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.drop(columns=CLOCKS, errors="ignore")
 
 
-def quick_run(name: str, out: Path | None, **kwargs) -> pd.DataFrame:
+def quick_run(name: str, out: Path | None, **kwargs: Any) -> pd.DataFrame:
     return run(name, [3], "smoke", QUICK[name], out=out, progress=False, **kwargs)
 
 
@@ -90,12 +92,12 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(
     expected = quick_run(name, tmp_path / "undisturbed")
     save, log, saved = Run.checkpoint, Run.log, 0
 
-    def counting_checkpoint(self, state):
+    def counting_checkpoint(self: Run, state: Any) -> None:
         nonlocal saved
         saved += 1
         save(self, state)
 
-    def interrupted_log(self, **row):
+    def interrupted_log(self: Run, **row: Any) -> None:
         log(self, **row)  # rows after the last checkpoint are written, and have to be taken back
         if saved == checkpoints:
             raise KeyboardInterrupt
@@ -185,7 +187,7 @@ def test_unknown_names_list_what_there_is() -> None:
         (lambda: get_config("planners-pendulum", "smoke", {"budgets": "3"}), "expected at least 2 x num_it"),
     ],
 )
-def test_configurations_check_their_own_texts(call, message: str) -> None:
+def test_configurations_check_their_own_texts(call: Callable[[], Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         call()
     assert message in str(caught.value)
@@ -215,7 +217,7 @@ def test_every_experiment_has_all_scales_and_a_known_task(name: str) -> None:
 def test_shipping_gathers_all_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shipped = tmp_path / "results"
     monkeypatch.setitem(
-        experiments.get_experiment("warm-start").configs,  # type: ignore[arg-type]
+        experiments.get_experiment("warm-start").configs,
         "smoke",
         get_config("warm-start", "smoke", QUICK["warm-start"]),
     )

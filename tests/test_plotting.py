@@ -1,6 +1,8 @@
 import io
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 
@@ -20,7 +22,7 @@ from mbrl_course.films import Film, SearchStep
 
 
 @pytest.fixture(autouse=True)
-def _close_figures():
+def _close_figures() -> Iterator[None]:
     yield
     plt.close("all")
 
@@ -35,18 +37,22 @@ def curves(seeds: int, shift: float = 0.0) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def colours(figure) -> int:
+def colours(figure: Any) -> int:
     figure.canvas.draw()
     return len(np.unique(np.asarray(figure.canvas.buffer_rgba()).reshape(-1, 4), axis=0))
 
 
-def labels(ax) -> list[str]:
+def frames(image: Any) -> int:
+    return image.n_frames
+
+
+def labels(ax: Any) -> list[str]:
     return ax.get_legend_handles_labels()[1]
 
 
 @pytest.mark.parametrize("seeds", [1, 2, 5])
 def test_learning_curves_show_lines_reference_and_bands(seeds: int, tmp_path: Path) -> None:
-    ax = plotting.plot_learning_curves(
+    ax: Any = plotting.plot_learning_curves(
         {"mine": curves(seeds)},
         reference={"q2, full": curves(5, 1.0)},
         published=(4.0, 5.0),
@@ -86,7 +92,7 @@ def test_losses_and_errors_are_drawn_on_logarithmic_axes() -> None:
 def test_a_prediction_that_runs_away_does_not_hide_the_real_trajectory() -> None:
     real = np.stack([np.sin(np.arange(20.0)), np.arange(20.0)], axis=1)
     ensemble = np.stack([real * 1e6, real])
-    axes = plotting.plot_trajectories(real, {"model": ensemble}, names=["angle", "place"], columns=2)
+    axes: Any = plotting.plot_trajectories(real, {"model": ensemble}, names=["angle", "place"], columns=2)
     assert len(axes) == 2
     assert axes[0].get_ylim()[1] < 5
     assert axes[0].get_title(loc="left") == "angle"
@@ -95,7 +101,7 @@ def test_a_prediction_that_runs_away_does_not_hide_the_real_trajectory() -> None
 
 def test_scores_mark_median_and_worst_run() -> None:
     frame = pd.DataFrame({"planner": ["CEM"] * 3 + ["random"] * 3, "return": [3.0, 1.0, 2.0, 0.0, -7.0, 0.5]})
-    ax = plotting.plot_scores(frame)
+    ax: Any = plotting.plot_scores(frame)
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["random", "CEM"]
     worst = [
         line.get_xdata()[0]
@@ -123,7 +129,7 @@ def test_search_film_has_a_frame_for_each_iteration(tmp_path: Path) -> None:
     film = films.search_film(make_search(3), lambda x: -x.square().sum(-1), progress=False)
     path = film.save(tmp_path / "deep" / "search.gif")
     with Image.open(path) as image:
-        assert image.n_frames == 3
+        assert frames(image) == 3
         assert image.width == film.width
     assert "data:image/gif;base64," in film._repr_html_()
     shown = films.show_film(path)
@@ -140,8 +146,8 @@ def test_episode_film_draws_every_task_without_a_graphics_driver(name: str) -> N
     film = films.episode_film(task, data.obs, rewards=data.reward, progress=False)
     assert len(film.data) < films.MAX_BYTES
     with Image.open(io.BytesIO(film.data)) as image:
-        assert image.n_frames >= 5
-        assert len(image.convert("RGB").getcolors(1_000_000)) > 5
+        assert frames(image) >= 5
+        assert len(image.convert("RGB").getcolors(1_000_000) or []) > 5
 
 
 def test_films_stay_small_and_keep_their_length() -> None:
@@ -152,7 +158,7 @@ def test_films_stay_small_and_keep_their_length() -> None:
         lambda ax, i: ax.plot([0, i]), 400, fps=40, max_frames=20, size=(1, 1), progress=False
     )
     with Image.open(io.BytesIO(long_film.data)) as image:
-        assert image.n_frames == 20
+        assert frames(image) == 20
         assert image.info["duration"] == pytest.approx(500, abs=10)  # 400 frames at 40 per second, in 20
 
 
@@ -171,7 +177,7 @@ def test_bad_films_are_refused(tmp_path: Path) -> None:
 
 
 def test_mujoco_film_says_why_there_is_none(capsys: pytest.CaptureFixture[str]) -> None:
-    def broken(**kwargs):
+    def broken(**kwargs: Any) -> None:
         raise RuntimeError("no OpenGL")
 
     class Task:

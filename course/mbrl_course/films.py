@@ -177,10 +177,15 @@ def episode_film(
 
     def draw(ax: Axes, number: int) -> None:
         plot_state(ax, states[number])
+        ax.spines[:].set_visible(False)
         so_far = "" if returns is None else f", return {returns[number]:.0f}"
         ax.set_title(f"{title}: step {number}{so_far}", fontsize=10, fontweight="normal")
 
-    return make_film(draw, len(states), fps=fps, title=title, progress=progress)
+    shape = Figure().add_subplot()
+    plot_state(shape, states[0])
+    (left, right), (bottom, top) = shape.get_xlim(), shape.get_ylim()
+    size = (4.0, 4.0 * min(1.5, max(0.3, (top - bottom) / (right - left))) + 0.3)
+    return make_film(draw, len(states), fps=fps, size=size, title=title, progress=progress)
 
 
 def search_film(
