@@ -94,6 +94,7 @@ def graded_class(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ClassR
     return root, run(root, arrived)
 
 
+@pytest.mark.slow
 @ONE_WORKER
 def test_marks(graded_class: tuple[Path, ClassResult]) -> None:
     rows = by_name(graded_class[1])
@@ -106,6 +107,7 @@ def test_marks(graded_class: tuple[Path, ClassResult]) -> None:
     assert rows["untouched"].total == 0 and "no exercise was attempted" in rows["untouched"].reason
 
 
+@pytest.mark.slow
 @ONE_WORKER
 def test_trouble_costs_only_itself_and_is_named(graded_class: tuple[Path, ClassResult]) -> None:
     rows = by_name(graded_class[1])
@@ -122,6 +124,7 @@ def test_trouble_costs_only_itself_and_is_named(graded_class: tuple[Path, ClassR
     assert {row.student for row in graded_class[1].ungraded} == {"not-json", "empty", "no-file", "dies"}
 
 
+@pytest.mark.slow
 def test_a_loop_that_cannot_be_interrupted_is_ended(tmp_path: Path) -> None:
     make_course(tmp_path)
     loop = "    while True:\n        try:\n            while True: pass\n        except BaseException: pass"
@@ -135,6 +138,7 @@ def test_a_loop_that_cannot_be_interrupted_is_ended(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 @ONE_WORKER
 def test_feedback_pages_hide_tests_and_scripts(graded_class: tuple[Path, ClassResult]) -> None:
     rows = by_name(graded_class[1])
@@ -147,6 +151,7 @@ def test_feedback_pages_hide_tests_and_scripts(graded_class: tuple[Path, ClassRe
     assert "<script>steal" not in rows["script"].pages[0].read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 @ONE_WORKER
 def test_experiments_are_not_run_and_wait_for_a_marker(graded_class: tuple[Path, ClassResult]) -> None:
     root, _ = graded_class
@@ -160,6 +165,7 @@ def test_experiments_are_not_run_and_wait_for_a_marker(graded_class: tuple[Path,
         assert not absent.needs_manual_grade and absent.auto_score == 0
 
 
+@pytest.mark.slow
 @ONE_WORKER
 def test_csv_and_table(graded_class: tuple[Path, ClassResult]) -> None:
     _, result = graded_class
@@ -179,6 +185,7 @@ def test_csv_and_table(graded_class: tuple[Path, ClassResult]) -> None:
     assert "build.html" in table and "grades.csv" in table and "+1 to mark" in table
 
 
+@pytest.mark.slow
 @ONE_WORKER
 def test_no_process_is_left(graded_class: tuple[Path, ClassResult]) -> None:
     assert not [
@@ -238,6 +245,7 @@ def test_an_executor_that_raises_costs_one_submission(tmp_path: Path) -> None:
     assert rows["good"].total == 5
 
 
+@pytest.mark.slow
 def test_more_points_than_a_cell_has_are_not_believed(tmp_path: Path) -> None:
     make_course(tmp_path)
     forged = submitted({**RIGHT, "double": "def double(x):\n    raise ValueError"})
@@ -250,6 +258,7 @@ def test_more_points_than_a_cell_has_are_not_believed(tmp_path: Path) -> None:
     assert by_name(run(tmp_path, tmp_path / "in"))["forger"].marks == {"add": 3, "double": 0}
 
 
+@pytest.mark.slow
 def test_student_edition_comes_before_the_installed_package(tmp_path: Path) -> None:
     make_course(tmp_path)
     edition = tmp_path / "edition" / "mbrl_course"
@@ -449,6 +458,7 @@ def test_run_bounded_ends_grandchildren_in_other_sessions(tmp_path: Path) -> Non
     assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
+@pytest.mark.slow
 def test_plain_nbgrader_autograde(tmp_path: Path) -> None:
     make_course(tmp_path, experiments=True)
     hooks = "from mbrl_autograder.grading.nbgrader_hooks import configure\nconfigure(get_config())\n"

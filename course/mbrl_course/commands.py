@@ -143,11 +143,12 @@ def run(options: argparse.Namespace) -> int:
 
 def lab(options: argparse.Namespace) -> int:
     """Opens JupyterLab."""
+    week = _week_id(options.week) if options.week else ""
     folder = _weeks_folder()
-    if options.week:
-        folder = folder / _week_id(options.week)
+    if week:
+        folder = folder / week
         if not folder.is_dir():
-            raise CommandError(f"there is no folder {folder}: run `mbrl-course build {options.week}` first")
+            raise CommandError(f"there is no folder {folder}: run `mbrl-course build {week}` first")
     command = [sys.executable, "-m", "jupyterlab"]
     return subprocess.run(command, cwd=folder, check=False).returncode
 
