@@ -291,7 +291,7 @@ def _encode(frames: Sequence[Image.Image], duration: int) -> bytes:
     strip = Image.new("RGB", (width, height * len(chosen)))
     for row, frame in enumerate(chosen):
         strip.paste(frame, (0, row * height))
-    palette = strip.quantize(64)
+    palette = strip.quantize(255)
     images = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     durations = [duration] * (len(images) - 1) + [1000]
     stream = io.BytesIO()

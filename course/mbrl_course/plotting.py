@@ -335,8 +335,17 @@ def plot_search(
         x, y = torch.meshgrid(grid, grid, indexing="xy")
         values = objective(torch.stack([x.flatten(), y.flatten()], dim=-1)).reshape(x.shape)
         extent = (low, high, low, high)
-        ax.imshow(values.numpy(), extent=extent, origin="lower", cmap="YlGnBu", alpha=0.7, zorder=0)
-        ax.contour(x.numpy(), y.numpy(), values.numpy(), levels=8, colors="white", linewidths=0.7, zorder=1)
+        ax.imshow(values.numpy(), extent=extent, origin="lower", cmap="YlGnBu_r", alpha=0.7, zorder=0)
+        ax.contour(
+            x.numpy(),
+            y.numpy(),
+            values.numpy(),
+            levels=8,
+            colors="white",
+            linewidths=0.7,
+            linestyles="solid",
+            zorder=1,
+        )
     samples, best = np.asarray(population), np.asarray(elites)
     center, spread = np.asarray(mean), np.asarray(std)
     ax.plot(*samples.T, "o", color="black", markersize=3, alpha=0.45, markeredgewidth=0, label="population")
