@@ -16,8 +16,10 @@ from nbgrader.nbgraderformat import MetadataValidator
 import minicourse
 from mbrl_autograder.authoring import AuthoringError, Course, build, check
 from mbrl_autograder.authoring.__main__ import main
+from mbrl_autograder.authoring.build import fingerprint
 from mbrl_autograder.authoring.execute import ExecutionError, execute_notebook
-from mbrl_autograder.authoring.notebook import assemble
+from mbrl_autograder.authoring.lint import load
+from mbrl_autograder.authoring.notebook import EXECUTED_KEY, METADATA_KEY, assemble, to_text
 from mbrl_autograder.authoring.source import parse
 from mbrl_course.weeks import find_week
 
@@ -135,18 +137,39 @@ def test_an_unchanged_course_is_left_alone(course: Course) -> None:
     assert check(course=course) == []
 
 
+def outdated(course: Course) -> list[str]:
+    """The notebooks that a build would run, by the note of what they were run with; then takes a new note."""
+    found = []
+    for week in course.select(None):
+        for path in course.sources(week):
+            solution = course.solutions_dir(week) / f"{path.stem}.ipynb"
+            notebook = read(solution)
+            source = load(course, path)
+            now = fingerprint(course, source, assemble(source))
+            if notebook.metadata[METADATA_KEY][EXECUTED_KEY] != now:
+                found.append(f"{week.id}/{path.stem}")
+            notebook.metadata[METADATA_KEY][EXECUTED_KEY] = now
+            solution.write_text(to_text(notebook))
+    return found
+
+
 def test_only_what_changed_is_run_again(course: Course) -> None:
     package = course.package_dir
+    assert outdated(course) == []
     edit(package / "plots.py", "Draws", "Draws much")
-    assert executed(course) == [], "no notebook imports it"
+    assert outdated(course) == [], "no notebook imports it"
     edit(package / "dynamics.py", "Predicts", "Predicts well")
-    assert executed(course) == ["week01/build"]
+    assert outdated(course) == ["week01/build"]
     edit(package / "buffers.py", "Keeps things", "Keeps all things")
-    assert executed(course) == NOTEBOOKS, "imported by all, the last through mpc"
+    assert outdated(course) == NOTEBOOKS, "imported by all, the last through mpc"
     edit(source_of(course), "# A plan is a list.", "# A plan is just a list.")
-    assert executed(course) == NOTEBOOKS[1:], "experiments run on the build notebook"
+    assert outdated(course) == NOTEBOOKS[1:], "experiments run on the build notebook"
+    (course.source_dir(find_week(2)) / "data/numbers.csv").write_text("3")
+    assert outdated(course) == NOTEBOOKS[1:]
     edit(source_of(course, "experiments"), "# # Experiments", "# # All experiments")
-    assert executed(course) == NOTEBOOKS[2:]
+    assert outdated(course) == NOTEBOOKS[2:]
+    edit(source_of(course, "experiments"), "# # All experiments", "# # Experiments at last")
+    assert executed(course) == NOTEBOOKS[2:], "and so does the build"
 
 
 def test_without_execution_unchanged_cells_keep_their_outputs(course: Course) -> None:
