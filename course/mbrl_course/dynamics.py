@@ -13,9 +13,8 @@ product. E = 1 is the ordinary case; what more members are good for is the subje
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +22,14 @@ from tqdm.auto import tqdm
 
 from mbrl_course.buffers import Batch
 from mbrl_course.envs.task import RewardFunction, TerminationFunction, never_terminates
+from mbrl_course.fitting import (
+    EarlyStopping,
+    FitResult,
+    random_batches,
+    shuffled_batches,
+    split_holdout,
+    with_supervised_noise,
+)
 from mbrl_course.networks import ACTIVATIONS, EnsembleMLP
 
 
@@ -179,35 +186,6 @@ class DynamicsConfig:
             raise ValueError(f"holdout_fraction is {self.holdout_fraction}, expected in [0, 1)")
 
 
-@dataclass
-class FitResult:
-    """What happened during a fit.
-
-    Attributes:
-        train_losses: loss of every gradient step (normalised units, averaged over members).
-        holdout_losses: hold-out loss after every epoch, or at the end of a fit by steps; empty without
-            hold-out data.
-    """
-
-    train_losses: list[float] = field(default_factory=list)
-    holdout_losses: list[float] = field(default_factory=list)
-
-
-def with_supervised_noise(x: Tensor, share: float, generator: torch.Generator | None = None) -> Tensor:
-    """Data with Gaussian noise of `share` times the mean absolute value of each dimension (CS285's 1 %).
-
-    Args:
-        x: data, [N, D].
-        share: standard deviation of the noise, relative to the mean of |x|, which counts as 1e-6 at least.
-        generator: source of randomness.
-
-    Returns:
-        Noisy data, [N, D].
-    """
-    scale = share * x.abs().mean(dim=0).clamp(min=1e-6)  # [D]
-    return x + scale * torch.randn(x.shape, generator=generator)
-
-
 class DynamicsModel(nn.Module):
     """An ensemble of networks that predicts next states (and rewards), with all that is needed to fit it.
 
@@ -287,24 +265,32 @@ class DynamicsModel(nn.Module):
         """
         if (num_steps is None) == (max_epochs is None):
             raise ValueError("give either num_steps or max_epochs, not both and not neither")
+        config, result = self.config, FitResult()
         inputs, targets = self._training_data(data, noise, generator)
-        order = torch.randperm(len(inputs), generator=generator)
-        num_holdout = int(self.config.holdout_fraction * len(inputs))
-        holdout, train = order[:num_holdout], order[num_holdout:]
-        result = FitResult()
-        self.train()
+        train, holdout = split_holdout(len(inputs), config.holdout_fraction, generator)
+        sizes = config.ensemble_size, config.batch_size
+
+        def train_on(batches: Iterable[Tensor]) -> None:
+            for rows in batches:  # [E, B]
+                loss = training_step(self.network, self.optimizer, inputs[rows], targets[rows])
+                result.train_losses.append(loss)
+
+        def judge() -> float:
+            result.holdout_losses.append(self._loss(inputs[holdout], targets[holdout]))
+            return result.holdout_losses[-1]
+
         if num_steps is not None:
-            for _ in tqdm(range(num_steps), "gradient steps", disable=not progress, leave=False):
-                draws = (self.ensemble_size, self.config.batch_size)
-                rows = train[torch.randint(len(train), draws, generator=generator)]  # [E, B]
-                result.train_losses.append(
-                    training_step(self.network, self.optimizer, inputs[rows], targets[rows])
-                )
-            if num_holdout:
-                result.holdout_losses.append(self._loss(inputs[holdout], targets[holdout]))
-        else:
-            self._fit_epochs(inputs, targets, train, holdout, max_epochs or 0, result, generator, progress)
-        self.eval()
+            batches = random_batches(train, num_steps, *sizes, generator)
+            train_on(tqdm(batches, "gradient steps", num_steps, disable=not progress, leave=False))
+            if len(holdout):
+                judge()
+            return result
+        stopping = EarlyStopping(self.network, config.patience)
+        for _ in tqdm(range(max_epochs or 0), "epochs", disable=not progress, leave=False):
+            train_on(shuffled_batches(train, *sizes, generator))
+            if len(holdout) and stopping.update(judge()):
+                break
+        stopping.restore()
         return result
 
     def _training_data(
@@ -323,41 +309,6 @@ class DynamicsModel(nn.Module):
             inputs = with_supervised_noise(inputs, noise, generator)
             targets = with_supervised_noise(targets, noise, generator)
         return self.input_normalizer.normalize(inputs), self.target_normalizer.normalize(targets)
-
-    def _fit_epochs(
-        self,
-        inputs: Tensor,
-        targets: Tensor,
-        train: Tensor,
-        holdout: Tensor,
-        max_epochs: int,
-        result: FitResult,
-        generator: torch.Generator | None,
-        progress: bool,
-    ) -> None:
-        """Passes through the data until the hold-out loss has not improved for `patience` epochs."""
-        best_loss, best_weights, waited = math.inf, None, 0
-        bar = tqdm(range(max_epochs), "epochs", disable=not progress, leave=False)
-        for _ in bar:
-            shuffles = [
-                train[torch.randperm(len(train), generator=generator)] for _ in range(self.ensemble_size)
-            ]
-            for rows in torch.stack(shuffles).split(self.config.batch_size, dim=1):  # [E, B]
-                result.train_losses.append(
-                    training_step(self.network, self.optimizer, inputs[rows], targets[rows])
-                )
-            if len(holdout) == 0:
-                continue
-            result.holdout_losses.append(self._loss(inputs[holdout], targets[holdout]))
-            bar.set_postfix(holdout=result.holdout_losses[-1])
-            waited += 1
-            if result.holdout_losses[-1] < best_loss:
-                best_loss, waited = result.holdout_losses[-1], 0
-                best_weights = {name: value.clone() for name, value in self.network.state_dict().items()}
-            if waited >= self.config.patience:
-                break
-        if best_weights is not None:
-            self.network.load_state_dict(best_weights)
 
     @torch.inference_mode()
     def _loss(self, inputs: Tensor, targets: Tensor) -> float:
