@@ -23,7 +23,7 @@ from mbrl_course.experiments import (
 from mbrl_course.experiments.config import parse, with_overrides
 from mbrl_course.experiments.runner import read_csv, read_header
 from mbrl_course.experiments.shipping import seed_text
-from mbrl_course.experiments.week01 import open_loop, parse_model, relative_error, trajectories
+from mbrl_course.experiments.week01 import curves_of, open_loop, parse_model, relative_error, trajectories
 from mbrl_course.experiments.week03 import CountingModel, PlannersConfig, make_oracle_planner, parse_search
 
 QUICK_LOOP = {
@@ -263,6 +263,16 @@ def test_planners_get_equal_numbers_of_model_calls(name: str, budget: int) -> No
     for _ in range(5):
         assert planner.plan(torch.tensor([1.0, 0.0, 0.0])).shape == (4, 1)
     assert 0.75 * budget <= model.calls / (5 * 4) <= budget
+
+
+def test_curves_are_seeds_by_steps() -> None:
+    frame = run("q1", [0, 1], "smoke", {**QUICK["q1"], "max_k": 4}, out=None, progress=False)
+    errors = curves_of(frame, "E_k")
+    assert list(errors) == ["5x(1x8)", "2x(2x8)"]
+    assert all(curve.shape == (2, 4) for curve in errors.values())
+    mean = frame[(frame["metric"] == "mpe") & (frame["model"] == "2x(2x8)")]["value"]
+    assert errors["2x(2x8)"].mean(axis=1).tolist() == pytest.approx(mean.tolist(), rel=1e-5)
+    assert list(curves_of(frame, "loss")["5x(1x8)"].columns) == [1, 2, 3, 4, 5]
 
 
 def test_model_and_search_texts() -> None:

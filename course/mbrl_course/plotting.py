@@ -140,7 +140,7 @@ def plot_learning_curves(
 
 @styled
 def plot_losses(
-    losses: Mapping[str, Sequence[float]],
+    losses: Mapping[str, Sequence[float] | pd.Series],
     *,
     holdout: Mapping[str, float] | None = None,
     xlabel: str = "gradient step",
@@ -151,7 +151,7 @@ def plot_losses(
     """Training loss against gradient steps, with a logarithmic vertical axis.
 
     Args:
-        losses: the losses of each fit, one per gradient step.
+        losses: the losses of each fit, one per gradient step; or a pandas Series with the step as index.
         holdout: final hold-out loss of each fit, drawn as a cross at its last step.
         xlabel: label of the horizontal axis.
         ylabel: label of the vertical axis.
@@ -160,8 +160,9 @@ def plot_losses(
     """
     ax = ax or new_axes()[0]
     for (name, values), color in zip(losses.items(), _cycle(), strict=False):
-        steps = np.arange(1, len(values) + 1)
-        ax.plot(steps, values, color=color, label=name, linewidth=1.5)
+        steps = np.asarray(values.index if isinstance(values, pd.Series) else range(1, len(values) + 1))
+        marker = "o" if len(steps) <= 25 else None  # a handful of steps would be hard to see beside hundreds
+        ax.plot(steps, values, color=color, label=name, linewidth=1.5, marker=marker, markersize=4)
         if holdout is not None and name in holdout:
             ax.plot(steps[-1], holdout[name], "X", color=color, markersize=8, markeredgecolor="white")
     if holdout:

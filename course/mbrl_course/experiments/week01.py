@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -215,6 +216,21 @@ def run_model_fits(config: ModelFitConfig, run: Run) -> None:
         for k, error in enumerate(errors, start=1):
             run.log(model=spec, metric="E_k", step=k, value=float(error))
         run.log(model=spec, metric="mpe", step=config.max_k, value=float(errors.mean()))
+
+
+def curves_of(frame: pd.DataFrame, metric: str, by: str = "model") -> dict[str, pd.DataFrame]:
+    """The curves of one metric of q1 or model-shift, for plots: seeds x steps for each model.
+
+    Args:
+        frame: the results.
+        metric: "loss" or "E_k", say.
+        by: the column that tells the models apart.
+    """
+    rows = frame[frame["metric"] == metric]
+    return {
+        str(name): group.pivot(index="seed", columns="step", values="value")
+        for name, group in rows.groupby(by, sort=False)
+    }
 
 
 def thinned(count: int, points: int = 100) -> list[int]:
