@@ -340,5 +340,5 @@ def _refuse_stale(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) ->
     if changes := differences(old, new):
         raise StaleResultsError(
             f"{path} was made with another configuration ({changes}): "
-            "start afresh (fresh=True, --fresh), or choose another folder (out)"
+            "remove that file, start afresh (fresh=True), or choose another folder (out)"
         )
