@@ -2,12 +2,12 @@
 # # Week 1 · Learning a dynamics model
 #
 # An agent that can *predict* can try things out in its head. If I push this way, where will I be in a second?
-# Weeks 2 to 8 are about using such predictions. This week we make them: we collect experience, and fit a neural
-# network to it that says what comes next.
+# Weeks 2 to 8 are about using such predictions. This week we make them: we collect experience, and fit a
+# neural network to it that says what comes next.
 #
-# It looks like ordinary regression: state and action in, next state out. Three details decide whether it works,
-# and you will write all three. Then comes the catch: a model that is right about the *next* step can be wrong
-# about the twentieth.
+# It looks like ordinary regression: state and action in, next state out. Three details decide whether it
+# works, and you will write all three. Then comes the catch: a model that is right about the *next* step can
+# be wrong about the twentieth.
 #
 # **After this notebook you can**
 #
@@ -18,17 +18,17 @@
 #
 # **Where it comes from**
 #
-# - Nagabandi et al., 2018, [*Neural network dynamics for model-based deep reinforcement learning with model-free
-#   fine-tuning*](https://arxiv.org/abs/1708.02596): the kind of model that we build, Section IV.
+# - Nagabandi et al., 2018, [*Neural network dynamics for model-based deep reinforcement learning with
+#   model-free fine-tuning*](https://arxiv.org/abs/1708.02596): the kind of model that we build, Section IV.
 # - Lin, 1992, *Self-improving reactive agents based on reinforcement learning, planning and teaching*: the
 #   replay buffer.
-# - Talvitie, 2014, *Model regularization for stable sample rollouts*: why one-step errors grow when a model feeds
-#   on its own predictions.
+# - Talvitie, 2014, *Model regularization for stable sample rollouts*: why one-step errors grow when a model
+#   feeds on its own predictions.
 #
-# **How it goes.** Five exercises with 30 points, together about an hour and a half; the notebook itself runs in
-# half a minute. Fill in the cells that raise `NotImplementedError`. The checks below each of them tell at once
-# whether your code is right, and what is likely wrong with it. Hidden checks are added when you hand in; they test
-# nothing that the text of the exercise does not say.
+# **How it goes.** Five exercises with 30 points, together about an hour and a half; the notebook itself runs
+# in half a minute. Fill in the cells that raise `NotImplementedError`. The checks below each of them tell at
+# once whether your code is right, and what is likely wrong with it. Hidden checks are added when you hand in;
+# they test nothing that the text of the exercise does not say.
 
 # %% kind="setup"
 from __future__ import annotations
@@ -62,8 +62,9 @@ from mbrl_course.plotting import COLORS, GREY, new_axes, plot_k_step_errors, plo
 # %% [markdown]
 # ## The world to be learned
 #
-# A pendulum with a weak motor. The observation is (cos θ, sin θ, angular velocity), with θ = 0 upright; the action
-# is a torque between -2 and 2. One step lasts a twentieth of a second. Here it falls for a second, with the motor off:
+# A pendulum with a weak motor. The observation is (cos θ, sin θ, angular velocity), with θ = 0 upright; the
+# action is a torque between -2 and 2. One step lasts a twentieth of a second. Here it falls for a second,
+# with the motor off:
 
 # %%
 pendulum = get_task("pendulum")
@@ -78,36 +79,40 @@ plt.show()
 
 # %% [markdown]
 # We know the equations of this one, so we can check everything that we learn. Most worlds come without
-# equations; they only answer when an action is tried. Each answer is a **transition**: (obs, action, reward, next_obs,
-# terminated, truncated). The last two say whether the episode ended, and they are not the same. *Terminated*: the
-# task is over, nothing follows. *Truncated*: somebody stopped the clock, the world would have gone on.
+# equations; they only answer when an action is tried. Each answer is a **transition**: (obs, action, reward,
+# next_obs, terminated, truncated). The last two say whether the episode ended, and they are not the same.
+# *Terminated*: the task is over, nothing follows. *Truncated*: somebody stopped the clock, the world would
+# have gone on.
 
 # %% [markdown] exercise="ring-buffer" number="1.1" title="A ring buffer" points=7 difficulty=2 minutes=25
-# Experience is expensive, so all of it is kept, up to a limit. A buffer of `capacity` rows is allocated once; when it is
-# full, the newest transition takes the place of the oldest. The rows form a ring: after the last row comes row 0 again.
+# Experience is expensive, so all of it is kept, up to a limit. A buffer of `capacity` rows is allocated once;
+# when it is full, the newest transition takes the place of the oldest. The rows form a ring: after the last
+# row comes row 0 again.
 #
 # If the first transition is number 0, then transition $n$ goes to row
 #
 # $$\text{row}(n) = n \bmod \text{capacity}$$
 #
-# `position` is the row that the next transition will be written to, and `size` says how many rows hold one. Transitions
-# often arrive many at a time, and Python loops are slow: a million transitions one by one take most of a minute,
-# as one indexed assignment a few hundredths of a second.
+# `position` is the row that the next transition will be written to, and `size` says how many rows hold one.
+# Transitions often arrive many at a time, and Python loops are slow: a million transitions one by one take
+# minutes, as one indexed assignment a tenth of a second.
 #
-# **Predict first.** A full buffer of 4 rows, `position` 2, gets 11 transitions at once. Two ways to store them: write all 11
-# with `data[rows] = values`, where `rows` holds each row two or three times; or find out first which ones survive. Why is
-# only one of them safe?
+# **Predict first.** A full buffer of 4 rows, `position` 2, gets 11 transitions at once. Two ways to store
+# them: write all 11 with `data[rows] = values`, where `rows` holds each row two or three times; or find out
+# first which ones survive. Why is only one of them safe?
 #
 # **Write two methods of `ReplayBuffer`.**
 #
-# - `write(batch)`: `batch` holds N transitions, N any number from 1 on. Write *all six columns*, in order, from row
-#   `position` on, wrapping round at the end. If N is larger than `capacity`, the last `capacity` transitions remain, each in
-#   the row where it would be if they had come one by one. Update `position` and `size`.
-# - `sample(batch_size, generator)`: draw rows uniformly *with replacement* among the `size` rows in use (so `batch_size` may be
-#   larger than `size`), and return a `Batch` in which all six columns come from the same rows. All random numbers come
-#   from `generator`. An empty buffer raises a `ValueError`.
+# - `write(batch)`: `batch` holds N transitions, N any number from 1 on. Write *all six columns*, in order,
+#   from row `position` on, wrapping round at the end. If N is larger than `capacity`, the last `capacity`
+#   transitions remain, each in the row where it would be if they had come one by one. Update `position` and
+#   `size`.
+# - `sample(batch_size, generator)`: draw rows uniformly *with replacement* among the `size` rows in use (so
+#   `batch_size` may be larger than `size`), and return a `Batch` in which all six columns come from the same
+#   rows. All random numbers come from `generator`. An empty buffer raises a `ValueError`.
 #
-# `Batch` is a named tuple of six tensors: `for column in batch` goes through them, and `batch.take(rows)` indexes all of them.
+# `Batch` is a named tuple of six tensors: `for column in batch` goes through them, and `batch.take(rows)`
+# indexes all of them.
 
 # %% kind="given" ref="buffers:Batch,concatenate,check_transitions"
 
@@ -126,14 +131,14 @@ plt.show()
 # </details>
 # <details><summary>Hint: more transitions than rows</summary>
 #
-# Keep the last `capacity` of them: `batch.take(slice(-self.capacity, None))`. The ones left out would have moved the position on, so
-# the first one kept goes to row `position + (N - capacity)`, modulo the capacity.
+# Keep the last `capacity` of them: `batch.take(slice(-self.capacity, None))`. The ones left out would have
+# moved the position on, so the first one kept goes to row `position + (N - capacity)`, modulo the capacity.
 # </details>
 # <details><summary>Answer to the prediction</summary>
 #
-# With repeated indices PyTorch does not promise *which* of the values ends up in a row: it may write them in any order, or in
-# parallel. It often works, in small tests on a CPU, and then one day it does not. Finding the survivors first leaves each row
-# once.
+# With repeated indices PyTorch does not promise *which* of the values ends up in a row: it may write them in
+# any order, or in parallel. It often works, in small tests on a CPU, and then one day it does not. Finding
+# the survivors first leaves each row once.
 # </details>
 
 
@@ -299,8 +304,8 @@ check_true(empty.get("error") == "ValueError", "sampling from an empty buffer sh
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# A picture of the ring: each line is a moment, each square a row of memory, with the number of the transition in it. Seven
-# transitions arrive between one line and the next; those just written are coloured.
+# A picture of the ring: each line is a moment, each square a row of memory, with the number of the transition
+# in it. Seven transitions arrive between one line and the next; those just written are coloured.
 
 # %%
 ax = new_axes(width=8.0, height=3.0)[0]
@@ -325,8 +330,9 @@ ax.set_title("A ring of 16 rows, 7 transitions at a time")
 plt.show()
 
 # %% [markdown]
-# Now fill one with real experience. The loop below is all there is to collecting data: act, store, and start again when an
-# episode has ended. 5000 random steps of the pendulum to learn from, and 2000 others to test with.
+# Now fill one with real experience. The loop below is all there is to collecting data: act, store, and start
+# again when an episode has ended. 5000 random steps of the pendulum to learn from, and 2000 others to test
+# with.
 
 
 # %%
@@ -352,9 +358,10 @@ print(f"{len(pendulum_buffer)} transitions; a sample of two of them:")
 pendulum_buffer.sample(2, torch.Generator().manual_seed(0))
 
 # %% [markdown] exercise="normalizer" number="1.2" title="Normalise" points=6 difficulty=2 minutes=15
-# A pendulum's cosine lies between -1 and 1, its angular velocity between -8 and 8; a robot's observation mixes metres,
-# radians and newtons. A network that sees such numbers as they are listens to the large ones. And a *loss* on such numbers is
-# worse: an error of 0.1 in a velocity would count a hundred times as much as 0.01 in a cosine, though they may matter alike.
+# A pendulum's cosine lies between -1 and 1, its angular velocity between -8 and 8; a robot's observation
+# mixes metres, radians and newtons. A network that sees such numbers as they are listens to the large ones.
+# And a *loss* on such numbers is worse: an error of 0.1 in a velocity would count a hundred times as much as
+# 0.01 in a cosine, though they may matter alike.
 #
 # So every dimension $d$ is brought to mean 0 and standard deviation 1, with statistics of the training data:
 #
@@ -363,15 +370,16 @@ pendulum_buffer.sample(2, torch.Generator().manual_seed(0))
 #
 # Some dimensions never change: the goal's coordinates in a navigation task, say. Their $\sigma_d$ is 0.
 #
-# **Predict first.** A popular cure is to divide by $\sigma_d + 10^{-8}$. In the training data the goal stands at exactly 0.7. What does the
-# network see when, next week, the goal stands at 0.8? And what does it see if 0.7 is not stored exactly, and the mean of 5000 equal numbers
-# is off by one rounding?
+# **Predict first.** A popular cure is to divide by $\sigma_d + 10^{-8}$. In the training data the goal stands
+# at exactly 0.7. What does the network see when, next week, the goal stands at 0.8? And what does it see if
+# 0.7 is not stored exactly, and the mean of 5000 equal numbers is off by one rounding?
 #
 # **Write three methods of `Normalizer`.**
 #
-# - `fit(x)` sets `self.mean` and `self.std`, `[D]` each, from data `x` of shape `[N, D]`. Divide by N, not by N - 1; N may be 1. Calling `fit` again
-#   starts anew. A **constant dimension** gets the standard deviation 1: one whose standard deviation is at most $10^{-6} \cdot \max(1, \max_n |x_{n,d}|)$, so
-#   that rounding does not count as variation. Every other dimension keeps its own, however small.
+# - `fit(x)` sets `self.mean` and `self.std`, `[D]` each, from data `x` of shape `[N, D]`. Divide by N, not by
+#   N - 1; N may be 1. Calling `fit` again starts anew. A **constant dimension** gets the standard deviation
+#   1: one whose standard deviation is at most $10^{-6} \cdot \max(1, \max_n |x_{n,d}|)$, so that rounding
+#   does not count as variation. Every other dimension keeps its own, however small.
 # - `normalize(x)` is $(x - \mu) / \sigma$ with these *stored* numbers, for any `x` of shape `[..., D]`.
 # - `denormalize(z)` is its inverse.
 
@@ -391,13 +399,15 @@ pendulum_buffer.sample(2, torch.Generator().manual_seed(0))
 # </details>
 # <details><summary>Hint: constant dimensions</summary>
 #
-# `torch.where(condition, a, b)` takes from `a` where the condition holds, and from `b` elsewhere. The largest absolute value of each
-# dimension is `x.abs().amax(dim=0)`, and `.clamp(min=1.0)` makes it at least 1.
+# `torch.where(condition, a, b)` takes from `a` where the condition holds, and from `b` elsewhere. The largest
+# absolute value of each dimension is `x.abs().amax(dim=0)`, and `.clamp(min=1.0)` makes it at least 1.
 # </details>
 # <details><summary>Answer to the prediction</summary>
 #
-# It sees (0.8 - 0.7) / 1e-8 = ten million, and predicts nonsense. And 0.7 has no exact binary form: the mean may be off by 6e-8, so even the
-# training data turn into inputs of about 6 instead of 0. With $\sigma_d = 1$ the first is 0.1 and the second nothing.
+# It sees (0.8 - 0.7) / 1e-8 = ten million, and predicts nonsense. And 0.7 has no exact binary form: the mean
+# of 5000 of them is off by 6e-8, so the standard deviation is 6e-8 as well. The training data then turn into
+# a constant near 1 that means nothing, and a goal at 0.8 is still more than a million. With $\sigma_d = 1$
+# the rounding vanishes, and the goal has moved by 0.1.
 # </details>
 
 # %% kind="test" of="normalizer" points=2
@@ -507,14 +517,15 @@ check_close(
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# A task with constant dimensions: a point walks past obstacles to a goal, and the observation holds the goal's place. Boxes show where the
-# data lie. Left the inputs of a model as they are, right after `normalize`.
+# A task with constant dimensions: a point walks past obstacles to a goal, and the observation holds the
+# goal's place. Boxes show where the data lie. Left the inputs of a model as they are, right after
+# `normalize`.
 
 # %%
 walk_data = collect_randomly(get_task("obstacles"), 1000, seed=0).all()
 walk_inputs = torch.cat([walk_data.obs, walk_data.action], dim=-1)  # [N, D + A]
 normalizer = Normalizer(6)
-normalizer.fit(torch.cat([walk_inputs[:, :2], walk_inputs[:, 2:4], walk_inputs[:, 4:]], dim=-1))
+normalizer.fit(walk_inputs)
 walk_changes = walk_data.next_obs - walk_data.obs  # [N, D]
 change_normalizer = Normalizer(4)
 change_normalizer.fit(walk_changes)
@@ -542,14 +553,15 @@ for ax, (title, (names, values)) in zip(axes, panels.items(), strict=True):
 plt.show()
 
 # %% [markdown]
-# Before, a step changes x by some hundredths, and the goal not at all. Afterwards all that varies spreads over the same range, and what is constant is a
-# harmless 0.
+# Before, a step changes x by some hundredths, and the goal not at all. Afterwards all that varies spreads
+# over the same range, and what is constant is a harmless 0.
 
 # %% [markdown]
 # ## What should the network predict?
 #
-# Two views of the same 5000 transitions of the pendulum. Left: the next angular velocity against the one before. Right: its *change*
-# against the sine of the angle; the colour is the torque.
+# Two views of the same 5000 transitions of the pendulum. Left: the next angular velocity against the one
+# before. Right: its *change* against the sine of the angle; the colour is the torque. (A few points
+# stray from the band: there the pendulum has reached its speed limit of 8.)
 
 # %%
 data = pendulum_buffer.all()
@@ -566,19 +578,23 @@ plt.colorbar(dots, ax=axes[1], label="torque")
 plt.show()
 
 # %% [markdown] exercise="predict-next-obs" number="1.3" title="The predicted next state" points=5 difficulty=2 minutes=15
-# Most of the next state is the old one. A network that predicts the next state spends its effort on copying its input, and one that has copied
-# it perfectly has learned nothing about the physics. So let the network predict the change, and add it to the state. As the changes
-# are small and of different size in each dimension, the network predicts *normalised* changes (Nagabandi et al., 2018, Section IV):
+# Most of the next state is the old one. A network that predicts the next state spends its effort on copying
+# its input, and one that has copied it perfectly has learned nothing about the physics. So let the network
+# predict the change, and add it to the state. As the changes are small and of different size in each
+# dimension, the network predicts *normalised* changes (Nagabandi et al., 2018, Section IV):
 #
 # $$\hat s_{t+1} = s_t + \operatorname{denormalize}_{\Delta}\big(f_\theta(\operatorname{normalize}_{\text{in}}([s_t, a_t]))\big)$$
 #
-# Two different normalizers are at work: one for inputs $[s, a]$ with $D + A$ dimensions, and one for changes with $D$.
+# Two different normalizers are at work: one for inputs $[s, a]$ with $D + A$ dimensions, and one for changes
+# with $D$.
 #
-# **Predict first.** Before any training, a network's outputs are close to 0. What does such a model predict for the next state? Would it be
-# a better or a worse guess than that of an untrained network that predicts the next state itself?
+# **Predict first.** Before any training, a network's outputs are close to 0. What does such a model predict
+# for the next state? Would it be a better or a worse guess than that of an untrained network that predicts
+# the next state itself?
 #
-# **Write `predict_next_obs`.** `network`, `normalize_input` and `denormalize_change` are functions of a tensor, handed in by the caller. The
-# state comes first in the concatenation, then the action. It works for any leading axes that `obs` and `action` share: `[D]` and `[A]`, `[N, D]` and `[N, A]`, or `[E, N, D]` and
+# **Write `predict_next_obs`.** `network`, `normalize_input` and `denormalize_change` are functions of a
+# tensor, handed in by the caller. The state comes first in the concatenation, then the action. It works for
+# any leading axes that `obs` and `action` share: `[D]` and `[A]`, `[N, D]` and `[N, A]`, or `[E, N, D]` and
 # `[E, N, A]`.
 
 # %% kind="solution" of="predict-next-obs" ref="dynamics:predict_next_obs"
@@ -592,9 +608,10 @@ plt.show()
 # </details>
 # <details><summary>Answer to the prediction</summary>
 #
-# It predicts the old state plus the *mean* change of the data: "everything stays about as it is". For small time steps that is a good guess already. An
-# untrained network for the next state predicts the mean state of all data, whatever state it is asked about: a bad one. The first starts where the second
-# gets to after a lot of training.
+# It predicts the old state plus the *mean* change of the data: "everything stays about as it is". For small
+# time steps that is a good guess already. An untrained network for the next state predicts the mean state of
+# all data, whatever state it is asked about: a bad one. The first starts where the second gets to after a lot
+# of training.
 # </details>
 
 # %% kind="test" of="predict-next-obs" points=3
@@ -678,8 +695,9 @@ check_close("next_obs for obs [N, D]", predicted, obs[0] * (1 + action[0]) + 1)
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# `network` may be any function, also one that you write by hand. Here is a physicist's first try at the pendulum: gravity and torque change the velocity, the velocity
-# turns the arm along the tangent. How good are three guesses at the next state?
+# `network` may be any function, also one that you write by hand. Here is a physicist's first try at the
+# pendulum: gravity and torque change the velocity, the velocity turns the arm along the tangent. How good are
+# three guesses at the next state?
 
 
 # %%
@@ -708,24 +726,30 @@ for name, guess in guesses.items():
     print(f"{name:16} mean squared error {float((guess - test_data.next_obs).square().mean()):.6f}")
 
 # %% [markdown]
-# Saying "nothing changes" is twenty times better than the mean state. Keep this in mind when somebody shows you a model with a small one-step error: compare
-# it with *no change* first. Now let a network find the physics.
+# Saying "nothing changes" is forty times better than the mean state. Keep this in mind when somebody shows
+# you a model with a small one-step error: compare it with *no change* first. Now let a network find the
+# physics.
 
 # %% [markdown] exercise="training-step" number="1.4" title="The training step" points=6 difficulty=3 minutes=20
 # The network is fitted by gradient steps on the mean squared error of a mini-batch, all in normalised units:
 #
 # $$L_e = \frac{1}{B D} \sum_{b=1}^{B} \sum_{d=1}^{D} \big(f_{\theta_e}(x_{e,b})_d - y_{e,b,d}\big)^2$$
 #
-# The index $e$ is there because our model is an **ensemble** from the start: E networks of the same shape, side by side, whose weights are one tensor `[E, in, out]`, so that a
-# layer of all members is one batched matrix product. Each sees mini-batches of its own. With E = 1 it is an ordinary network; what more members are good for is the subject of week 4.
+# The index $e$ is there because our model is an **ensemble** from the start: E networks of the same shape,
+# side by side, whose weights are one tensor `[E, in, out]`, so that a layer of all members is one batched
+# matrix product. Each sees mini-batches of its own. With E = 1 it is an ordinary network; what more members
+# are good for is the subject of week 4.
 #
-# No weight belongs to two members, so one backward pass through $\sum_e L_e$ gives each member exactly the gradient that it would have had alone.
+# No weight belongs to two members, so one backward pass through $\sum_e L_e$ gives each member exactly the
+# gradient that it would have had alone.
 #
-# **Predict first.** Somebody writes `loss = ((network(inputs) - targets) ** 2).mean()`, over all axes, and uses plain gradient descent with 5 members. What happens to each member's learning? Would you notice with Adam, which divides
-# the gradient by its own size?
+# **Predict first.** Somebody writes `loss = ((network(inputs) - targets) ** 2).mean()`, over all axes, and
+# uses plain gradient descent with 5 members. What happens to each member's learning? Would you notice with
+# Adam, which divides the gradient by its own size?
 #
-# **Write `training_step`.** One step of the given optimizer on $\sum_e L_e$, from the gradient of *this* mini-batch alone: gradients of earlier calls must not leak in. Return, as a number, the loss *before* the step, averaged over the members:
-# $\frac{1}{E} \sum_e L_e$.
+# **Write `training_step`.** One step of the given optimizer on $\sum_e L_e$, from the gradient of *this*
+# mini-batch alone: gradients of earlier calls must not leak in. Return, as a number, the loss *before* the
+# step, averaged over the members: $\frac{1}{E} \sum_e L_e$.
 
 # %% kind="solution" of="training-step" ref="dynamics:training_step"
 # TODO: the loss of each member, [E]
@@ -735,7 +759,8 @@ for name, guess in guesses.items():
 # %% [markdown]
 # <details><summary>Hint: the order of things</summary>
 #
-# PyTorch *adds* gradients to those that are there: `optimizer.zero_grad()`, then `loss.backward()`, then `optimizer.step()`.
+# PyTorch *adds* gradients to those that are there: `optimizer.zero_grad()`, then `loss.backward()`, then
+# `optimizer.step()`.
 # </details>
 # <details><summary>Hint: the loss of each member</summary>
 #
@@ -743,8 +768,10 @@ for name, guess in guesses.items():
 # </details>
 # <details><summary>Answer to the prediction</summary>
 #
-# The mean over E members divides each member's gradient by E = 5: all learn five times slower. Adam hides it (nearly), as its steps do not depend on the gradient's scale. Then somebody switches
-# to SGD, adds weight decay or clips gradients, and the ensemble of 5 suddenly learns worse than a single network. The sum is right under every optimizer.
+# The mean over E members divides each member's gradient by E = 5: all learn five times slower. Adam hides it
+# (nearly), as its steps do not depend on the gradient's scale. Then somebody switches to SGD, adds weight
+# decay or clips gradients, and the ensemble of 5 suddenly learns worse than a single network. The sum is
+# right under every optimizer.
 # </details>
 
 
@@ -766,7 +793,7 @@ def train_linear(
     network = EnsembleMLP(size, input_dim, output_dim, hidden_sizes=())
     network.load_state_dict({"weights.0": weight, "biases.0": bias.unsqueeze(1)})
     optimizer = torch.optim.SGD(network.parameters(), lr=learning_rate, momentum=momentum)
-    losses = [float(training_step(network, optimizer, x, y)) for x, y in zip(inputs, targets, strict=True)]
+    losses = [training_step(network, optimizer, x, y) for x, y in zip(inputs, targets, strict=True)]
     return {
         "losses": losses,
         "weight": network.weights[0].detach().clone(),
@@ -885,7 +912,9 @@ check_close("the losses of two different batches", after["losses"], [16.0, (3.2 
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# All the pieces are there. Train a small network on the pendulum: normalise, draw a mini-batch, step, repeat. The dashed line is the loss of "no change".
+# All the pieces are there. Train a small network on the pendulum: normalise, draw a mini-batch, step, repeat.
+# The dashed line is the loss of "no change". The jumps are mini-batches that hold one of the stray points of
+# the picture above: a speed limit is hard to learn from a handful of examples.
 
 # %%
 inputs = torch.cat([data.obs, data.action], dim=-1)  # [N, D + A]
@@ -908,8 +937,9 @@ ax.text(1500, 1.1, "no change", color=GREY, ha="right")
 plt.show()
 
 # %% [markdown]
-# The same, as a class that the rest of the course uses: `DynamicsModel` puts your four pieces together, holds a tenth of the data out, and stops when the hold-out loss no longer improves. Read its `fit` and its `_predict`:
-# you will recognise them. (The mini-batches and the early stopping are in `mbrl_course.fitting`.)
+# The same, as a class that the rest of the course uses: `DynamicsModel` puts your four pieces together, holds
+# a tenth of the data out, and stops when the hold-out loss no longer improves. Read its `fit` and its
+# `_predict`: you will recognise them. (The mini-batches and the early stopping are in `mbrl_course.fitting`.)
 
 # %% kind="given" ref="dynamics:DynamicsConfig,DynamicsModel"
 
@@ -932,18 +962,25 @@ print(f"mean squared error on test data {float(error):.6f}")
 # Better than the physicist's first try, and nobody told it about gravity. So, can it dream?
 
 # %% [markdown] exercise="k-step-errors" number="1.5" title="The k-step error" points=6 difficulty=3 minutes=20
-# A planner asks for more than the next step: *if I do this, then that, then this, where do I end up?* The model answers by feeding on its own predictions. From then on its input is no longer a real state, but one
-# with a small error, to which the next error is added. That is called an **open-loop** prediction. Here is the honest measure of how it goes wrong:
+# A planner asks for more than the next step: *if I do this, then that, then this, where do I end up?* The
+# model answers by feeding on its own predictions. From then on its input is no longer a real state, but one
+# with a small error, to which the next error is added. That is called an **open-loop** prediction. Here is
+# the honest measure of how it goes wrong:
 #
 # $$\hat s_0 = s_0, \qquad \hat s_{k+1} = \hat f(\hat s_k, a_k), \qquad
 #   E_k = \frac{1}{B D} \sum_{b,d} \big(\hat s_{k} - s_{k}\big)^2_{b,d}, \quad k = 1 \dots K$$
 #
-# The model starts at a real state, gets the actions that were really taken, and is compared with the state that was really reached after $k$ steps. $E_1$ is the ordinary one-step error.
+# The model starts at a real state, gets the actions that were really taken, and is compared with the state
+# that was really reached after $k$ steps. $E_1$ is the ordinary one-step error.
 #
-# **Predict first.** A model makes the same small mistake $c$ in the same direction at each step, in a world where mistakes neither grow nor fade. How does $E_k$ grow with $k$? And in a world where every deviation doubles at each step?
+# **Predict first.** A model makes the same small mistake $c$ in the same direction at each step, in a world
+# where mistakes neither grow nor fade. How does $E_k$ grow with $k$? And in a world where every deviation
+# doubles at each step?
 #
-# **Write `k_step_errors`.** `predict` maps states `[B, D]` and actions `[B, A]` to next states `[B, D]`; call it once for each of the K steps, with all B trajectories together. `obs` holds $s_0 \dots s_K$, `[B, K + 1, D]`, and `actions` holds $a_0 \dots a_{K-1}$, `[B, K, A]`.
-# Return $E_1 \dots E_K$ as a tensor `[K]`. K and B may be 1.
+# **Write `k_step_errors`.** `predict` maps states `[B, D]` and actions `[B, A]` to next states `[B, D]`; call
+# it once for each of the K steps, with all B trajectories together. `obs` holds $s_0 \dots s_K$, `[B, K + 1,
+# D]`, and `actions` holds $a_0 \dots a_{K-1}$, `[B, K, A]`. Return $E_1 \dots E_K$ as a tensor `[K]`. K and B
+# may be 1.
 
 # %% kind="solution" of="k-step-errors" ref="dynamics:k_step_errors"
 # TODO: start at the real s_0; from then on the model sees its own predictions
@@ -957,8 +994,10 @@ print(f"mean squared error on test data {float(error):.6f}")
 # </details>
 # <details><summary>Answer to the prediction</summary>
 #
-# Mistakes add up to $k c$, so $E_k = k^2 c^2$: after 20 steps it is 400 times the one-step error, even in a world that forgives. Where deviations double, the mistake after $k$ steps is $(2^k - 1) c$, and $E_k$ grows like $4^k$: after 20
-# steps a million million times. A *small* one-step error promises little; how the world treats deviations decides.
+# Mistakes add up to $k c$, so $E_k = k^2 c^2$: after 20 steps it is 400 times the one-step error, even in a
+# world that forgives. Where deviations double, the mistake after $k$ steps is $(2^k - 1) c$, and $E_k$ grows
+# like $4^k$: after 20 steps a million million times. A *small* one-step error promises little; how the world
+# treats deviations decides.
 # </details>
 
 # %% kind="test" of="k-step-errors" points=3
@@ -1072,7 +1111,9 @@ check_close("E_1 for K = 1 and B = 1", errors, [0.25])
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# Now the real thing: 40 steps, two seconds, of imagination. First one trajectory that the model has never seen, beside what three models make of it: the trained one, one that was trained for 50 gradient steps, and physics by hand.
+# Now the real thing: 40 steps, two seconds, of imagination. First one trajectory that the model has never
+# seen, beside what three models make of it: the trained one, one that was trained for 50 gradient steps, and
+# physics by hand.
 
 # %%
 HORIZON = 40
@@ -1113,40 +1154,59 @@ plot_trajectories(
 plt.show()
 
 # %% [markdown]
-# And the k-step errors over 300 trajectories. On the right, those of the trained model alone, in two groups: trajectories that stay near the bottom, and those that pass close to the top, where the smallest difference decides on which side the pendulum falls.
+# And the k-step errors over 300 such trajectories.
 
 # %%
-axes = new_axes(columns=2, width=5.2, height=3.8)
 curves = {name: k_step_errors(f, real, sequences.action) for name, f in models.items()}
-plot_k_step_errors(curves, title="Errors grow with every step", ax=axes[0])
-top = (real[..., 0] > 0.9).any(dim=1)  # [B], close to upright at some time
-bottom = (real[..., 0] < 0.5).all(dim=1)
-groups = {f"past the top ({int(top.sum())})": top, f"near the bottom ({int(bottom.sum())})": bottom}
-curves = {
-    name: k_step_errors(predict, real[chosen], sequences.action[chosen]) for name, chosen in groups.items()
-}
-plot_k_step_errors(curves, title="The same model, two places", ax=axes[1])
-for ax in axes:
-    ax.set_xlabel("k, steps predicted")
+ax = plot_k_step_errors(curves, title="Errors grow with every step")
+ax.set_xlabel("k, steps predicted")
 plt.show()
 
 # %% [markdown]
-# The model is equally good in both places at $k = 1$ (or nearly so). What differs is the world: near the bottom gravity pulls deviations back, near the top it pushes them apart. So how far ahead a model can be trusted is a property of model *and* place. Planners of the next weeks
-# look 10 to 30 steps ahead and then plan again, which is one answer to this picture.
+# Physics by hand begins as a good model and ends as the worst: its small mistakes stretch the arm a little
+# at each step, and nothing ever shortens it again. One-step errors alone would not have told.
 #
-# A film of it: the pendulum in orange is real, the grey one is the model's dream of the same actions, from the same start, without ever looking.
+# How fast errors grow depends on the *place*, too. Here is the trained model alone, on two sets of 300
+# trajectories that begin at rest: nearly upright, and nearly hanging. As we know this world's equations, the
+# real trajectories can be computed for any start we like.
+
 
 # %%
-one = int(top.nonzero()[0, 0])
-gap = (dreams["fully trained"][top] - real[top]).square().mean(dim=(1, 2))
-one = int(top.nonzero()[:, 0][gap.argsort()[len(gap) // 2]])  # the middle one of those that pass the top
+def start_at(angle):
+    """300 states at rest, within 0.3 rad of an angle."""
+    noise = torch.rand(300, generator=torch.Generator().manual_seed(4))
+    angles = angle + 0.6 * (noise - 0.5)
+    return torch.stack([angles.cos(), angles.sin(), torch.zeros(300)], dim=-1)
+
+
+starts = {"from nearly upright": start_at(0.0), "from nearly hanging": start_at(torch.pi)}
+truths = {name: dream(pendulum.dynamics, start, sequences.action) for name, start in starts.items()}
+curves = {name: k_step_errors(predict, truth, sequences.action) for name, truth in truths.items()}
+ax = plot_k_step_errors(curves, title="The same model in two places")
+ax.set_xlabel("k, steps predicted")
+plt.show()
+
+# %% [markdown]
+# The first step is about as good in both places. Then they part: near the bottom gravity pulls deviations
+# back, near the top it pushes them apart, and a difference too small to see decides on which side the
+# pendulum falls. So how far ahead a model can be trusted is a property of model *and* place. Planners of the
+# next weeks look 10 to 30 steps ahead and then plan again, which is one answer to this picture.
+#
+# A film of it: the orange pendulum is real, the grey one is the model's dream of the same actions, from the
+# same start, without ever looking. (Of the 300 that begin upright, the one whose error is larger than that
+# of four in five.)
+
+# %%
+truth = truths["from nearly upright"]
+dreamt = dream(predict, truth[:, 0], sequences.action)
+chosen = (dreamt - truth).square().mean(dim=(1, 2)).argsort()[240]
 
 
 def draw(ax, frame):
-    """The real pendulum and the imagined one."""
-    cos, sin, _ = dreams["fully trained"][one, frame].tolist()
+    """The real pendulum, and the imagined one behind it."""
+    cos, sin, _ = dreamt[chosen, frame].tolist()
     draw_rod(ax, [(0.0, 0.0), (-sin, cos)], color="#9a9a9a", width=14)
-    pendulum.plot_state(ax, real[one, frame])
+    pendulum.plot_state(ax, truth[chosen, frame])
     ax.set_title(f"{0.05 * frame:.1f} s", fontsize=11)
 
 
@@ -1155,8 +1215,10 @@ make_film(draw, HORIZON + 1, fps=20, size=(3.0, 3.0), title="Real and imagined p
 # %% [markdown]
 # ## What to take along
 #
-# - A dynamics model is regression on transitions, with three details: predict the change, normalise both sides, judge on data that were held out.
-# - Constant dimensions, tiny changes and ring buffers that wrap: the dull details are where models of other people fail.
+# - A dynamics model is regression on transitions, with three details: predict the change, normalise both
+#   sides, judge on data that were held out.
+# - Constant dimensions, tiny changes and ring buffers that wrap: the dull details are where models of other
+#   people fail.
 # - "No change" is a strong baseline for one step. Beat it before you believe in a model.
 # - $E_k$ tells how far ahead a model can be trusted. It grows, faster where the world magnifies deviations.
 #
@@ -1164,24 +1226,33 @@ make_film(draw, HORIZON + 1, fps=20, size=(3.0, 3.0), title="Real and imagined p
 #
 # <details><summary>1. Why does `sample` draw among the first `size` rows, and not among all?</summary>
 #
-# Rows that were never written hold zeros. A model would learn that a state of zeros stays zero, whatever the action.
+# Rows that were never written hold zeros. A model would learn that a state of zeros stays zero, whatever the
+# action.
 # </details>
 # <details><summary>2. You normalise a mini-batch with its own mean and standard deviation. What goes wrong?</summary>
 #
-# The same state gets different inputs in different mini-batches, and a single state (a mini-batch of one) always becomes 0. The statistics belong to the model: fitted once, stored, and used at prediction too.
+# The same state gets different inputs in different mini-batches, and a single state (a mini-batch of one)
+# always becomes 0. The statistics belong to the model: fitted once, stored, and used at prediction too.
 # </details>
 # <details><summary>3. A model has a one-step error of 0.0001 per dimension. Is that good?</summary>
 #
-# Compared with what? If the state changes by 0.01 per step, then "no change" has the same error. Look at the error in normalised units, or relative to the change.
+# Compared with what? If the state changes by 0.01 per step, then "no change" has the same error. Look at the
+# error in normalised units, or relative to the change.
 # </details>
 # <details><summary>4. Why is the k-step error computed with the model's own predictions, although that makes it larger?</summary>
 #
-# Because that is how a planner uses the model. With the real state at each step ("teacher forcing") you measure the one-step error k times, and learn nothing about what planning will meet.
+# Because that is how a planner uses the model. With the real state at each step ("teacher forcing") you
+# measure the one-step error k times, and learn nothing about what planning will meet.
 # </details>
 # <details><summary>5. A transition is truncated, not terminated. May the model learn from it? May a stretch for E_k run across it?</summary>
 #
-# It may learn from it: obs, action and next_obs are as real as any. But the next row of the buffer is the first of another episode, so no stretch may run across it; `sample_sequences` takes care of both kinds of ends.
+# It may learn from it: obs, action and next_obs are as real as any. But the next row of the buffer is the
+# first of another episode, so no stretch may run across it; `sample_sequences` takes care of both kinds of
+# ends.
 # </details>
 #
-# **Where next.** `experiments.ipynb` takes your code to the half-cheetah, with 21 numbers to predict: how large a network, how much training, how far ahead? Next week your model meets a planner, which will find every weakness it has. If you want to read on: Nagabandi et al. (2018) for models with planning; Janner et al. (2019),
-# [*When to trust your model*](https://arxiv.org/abs/1906.08253), for a bound on how far to trust one, which is week 7.
+# **Where next.** `experiments.ipynb` takes your code to the half-cheetah, with 21 numbers to predict: how
+# large a network, how much training, how far ahead? Next week your model meets a planner, which will find
+# every weakness it has. If you want to read on: Nagabandi et al. (2018) for models with planning; Janner et
+# al. (2019), [*When to trust your model*](https://arxiv.org/abs/1906.08253), for a bound on how far to trust
+# one, which is week 7.
