@@ -20,6 +20,7 @@ from traitlets.config import Config
 from mbrl_autograder.grading import GradingError, Job, Limits, Outcome, format_table, grade
 from mbrl_autograder.grading.collect import collect
 from mbrl_autograder.grading.course import Course, exercise_of, find_course
+from mbrl_autograder.grading.demos import unneeded_demos
 from mbrl_autograder.grading.model import (
     CRASHED,
     EARLIER,
@@ -316,6 +317,38 @@ def test_restore_ignores_odd_metadata(template: nbformat.NotebookNode) -> None:
         "add-test-2",
         "double-test-1",
     ]
+
+
+def test_demos_of_the_course_are_not_run_unless_a_student_needs_them(template: nbformat.NotebookNode) -> None:
+    picture, chained = "shape = (3, 3)\nprint('slow')", "area = math.prod(shape)"
+    for text in (picture, chained):
+        template.cells.append(new_code_cell(text))
+    notebook = restore(nbformat.from_dict(template), template)
+    assert unneeded_demos(notebook, template) == frozenset(), "the notebook of another course"
+    template.metadata["mbrl_course"] = {"week": "week03"}
+    plain, first, second = 7, 8, 9
+    assert unneeded_demos(notebook, template) == {plain, first, second}
+    notebook.cells[2].source = "%matplotlib inline\ndef add(a, b):\n    return a + b + 0 * area"
+    assert unneeded_demos(notebook, template) == {plain}, "what the demo itself needs is run, too"
+    notebook.cells[2].source = "def add(a, b):\n    area = a\n    return area + b"
+    notebook.cells[first].source += "\nimport os"
+    assert unneeded_demos(notebook, template) == {plain, second}, "a changed cell is run"
+
+
+@pytest.mark.slow
+def test_a_demo_keeps_the_output_it_came_with(tmp_path: Path) -> None:
+    make_course(tmp_path)
+    source = build_source()
+    source.metadata["mbrl_course"] = {"week": "week03"}
+    nbformat.write(source, tmp_path / "source" / ASSIGNMENT / "build.ipynb")
+    handed = submitted(RIGHT)
+    handed.cells[7].outputs = [nbformat.v4.new_output("error", ename="CellTimeoutError", evalue="forged")]
+    hand_in(tmp_path / "in", "ada", handed)
+    row = run(tmp_path, tmp_path / "in").rows[0]
+    assert (row.status, row.reason, row.total) == (GRADED, "", 5)
+    kept = nbformat.read(tmp_path / "autograded" / "ada" / ASSIGNMENT / "build.ipynb", as_version=4)
+    assert kept.cells[7].outputs[0].evalue == "forged"
+    assert "mbrl-course-skip" not in nbformat.writes(kept)
 
 
 @pytest.mark.parametrize("change", ["bom", "crlf", "no-ids", "old-minor"])

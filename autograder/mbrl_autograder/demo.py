@@ -30,7 +30,7 @@ from mbrl_course.mpc import run_episode
 WEEK = "week03"
 SAMPLES = Path(__file__).parent / "samples"
 MARKER = ".made-by-mbrl-course-demo"  # what the demo may delete when it starts afresh
-LIMITS = Limits(cell_seconds=10, submission_seconds=120)
+LIMITS = Limits(cell_seconds=15, submission_seconds=120)
 
 
 class DemoError(Exception):

@@ -21,10 +21,9 @@ from traitlets.config import Config
 from traitlets.config.loader import PyFileConfigLoader
 
 from .model import Exercise, GradingError
-from .notebooks import grade_id, grading_template, has_tests, is_test
+from .notebooks import COURSE_KEY, grade_id, grading_template, has_tests, is_test
 
 CONFIG_FILE = "nbgrader_config.py"
-COURSE_KEY = "mbrl_course"  # the build's own entry in the metadata of cells
 
 
 def find_course(start: Path | None = None) -> Path:

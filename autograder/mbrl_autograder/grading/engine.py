@@ -14,6 +14,7 @@ from mbrl_course.weeks import UnknownWeekError, find_week
 from . import kernel
 from .collect import collect
 from .course import Assignment, Course
+from .demos import unneeded_demos
 from .feedback import write_feedback
 from .model import (
     CRASHED,
@@ -133,7 +134,14 @@ def _execute(
             notebook = restore(read_notebook(path), template)
             if has_tests(template):
                 job = Job(
-                    submission.student, assignment.name, name, notebook, assignment.source, pythonpath, limits
+                    student=submission.student,
+                    assignment=assignment.name,
+                    name=name,
+                    notebook=notebook,
+                    data=assignment.source,
+                    skip=unneeded_demos(notebook, template),
+                    pythonpath=pythonpath,
+                    limits=limits,
                 )
                 outcomes[name] = executor(job)
             else:

@@ -42,7 +42,7 @@ def execute(job: Job) -> Outcome:
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     notebook = copy.deepcopy(job.notebook)
-    started = _fill(notebook, records)
+    started = _fill(notebook, records, job.skip)
     status, reason = _judge_run(job, notebook, code, started, log)
     scores = {grade_id(cell): _score(cell) for cell in notebook.cells if is_test(cell)}
     return Outcome(notebook, scores, status, reason)
@@ -54,11 +54,12 @@ def _run(job: Job, scratch: Path) -> int | None:
     for path in job.data.iterdir():
         if path.suffix != ".ipynb" and not path.name.startswith((".", "__pycache__")):
             (shutil.copytree if path.is_dir() else shutil.copy)(path, work / path.name)
-    for cell in job.notebook.cells:
-        if cell.cell_type == "code":
+    for index, cell in enumerate(job.notebook.cells):
+        if cell.cell_type == "code" and index not in job.skip:
             cell.outputs, cell.execution_count = [], None
     content = {
         "notebook": job.notebook,
+        "skip": sorted(job.skip),
         "cell_seconds": job.limits.cell_seconds,
         "output_bytes": job.limits.output_bytes,
     }
@@ -92,10 +93,10 @@ def _records(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def _fill(notebook: NotebookNode, records: list[dict[str, Any]]) -> int | None:
+def _fill(notebook: NotebookNode, records: list[dict[str, Any]], skip: frozenset[int]) -> int | None:
     """Puts the recorded outputs into `notebook`; returns the cell that was running at the end, if one was."""
     running: int | None = None
-    done: set[int] = set()
+    done = set(skip)
     for record in records:
         if "start" in record:
             running = record["start"]
@@ -137,17 +138,17 @@ def _judge_run(
     if code != 0:
         last = (log.strip().splitlines() or [f"exit code {code}"])[-1]
         return CRASHED, f"the notebook could not be run: {last[:160]}"
-    slow = [i for i, cell in enumerate(notebook.cells) if TIMEOUT in _errors(cell)]
+    slow = [i for i, cell in enumerate(notebook.cells) if i not in job.skip and TIMEOUT in _errors(cell)]
     if slow:
         more = f" and {len(slow) - 1} more" if len(slow) > 1 else ""
         return TIMED_OUT, f"longer than {job.limits.cell_seconds:g} s: {_place(notebook, slow[0])}{more}"
-    return GRADED, _first_error(notebook)
+    return GRADED, _first_error(notebook, job.skip)
 
 
-def _first_error(notebook: NotebookNode) -> str:
+def _first_error(notebook: NotebookNode, skip: frozenset[int]) -> str:
     """The first error outside the tests, which explains those that follow; or that nothing was attempted."""
     for index, cell in enumerate(notebook.cells):
-        if cell.cell_type == "code" and not is_test(cell):
+        if cell.cell_type == "code" and not is_test(cell) and index not in skip:
             for output in cell.outputs:
                 if output.output_type == "error" and output.ename != UNTOUCHED:
                     text = _ESCAPES.sub("", output.evalue).strip().splitlines()

@@ -66,6 +66,7 @@ class Job:
         assignment: such as "week03".
         name: the notebook's name, such as "build".
         notebook: the submission, with locked and test cells (hidden tests included) taken from the source.
+        skip: cells that need not run, since no test depends on them; they keep the outputs they came with.
         data: the assignment's source folder; its files other than notebooks lie beside the running notebook.
         pythonpath: folders that come before the installed packages, such as the student edition.
         limits: time and sizes.
@@ -76,6 +77,7 @@ class Job:
     name: str
     notebook: NotebookNode
     data: Path
+    skip: frozenset[int] = frozenset()
     pythonpath: tuple[Path, ...] = ()
     limits: Limits = Limits()
 

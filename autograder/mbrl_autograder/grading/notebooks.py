@@ -13,6 +13,8 @@ from nbformat import NotebookNode
 from nbgrader.preprocessors import ClearOutput, ClearSolutions, ComputeChecksums, LockCells
 from traitlets.config import Config
 
+COURSE_KEY = "mbrl_course"  # the build's own entry in the metadata of notebooks and cells
+
 
 class NotANotebookError(ValueError):
     """The file's content is no notebook; the message says why."""

@@ -19,6 +19,7 @@ from nbformat import NotebookNode
 from .processes import adopt_orphans
 
 DEAD_KERNEL = 3  # exit code
+SKIP_TAG = "mbrl-course-skip"
 
 
 def main(folder: Path) -> int:
@@ -26,6 +27,8 @@ def main(folder: Path) -> int:
     adopt_orphans()
     job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
     notebook = nbformat.from_dict(job["notebook"])
+    for index in job["skip"]:
+        notebook.cells[index].metadata.tags = [SKIP_TAG]
     with (folder / "cells.jsonl").open("w", encoding="utf-8") as stream:
 
         def write(**record: Any) -> None:
@@ -33,7 +36,7 @@ def main(folder: Path) -> int:
             stream.flush()
 
         def on_start(cell: NotebookNode, cell_index: int) -> None:
-            if cell.cell_type == "code":
+            if cell.cell_type == "code" and cell_index not in job["skip"]:
                 write(start=cell_index)
 
         def on_executed(cell: NotebookNode, cell_index: int, execute_reply: dict[str, Any]) -> None:
@@ -51,7 +54,7 @@ def main(folder: Path) -> int:
             interrupt_on_timeout=True,
             error_on_timeout={"ename": "CellTimeoutError", "evalue": "", "traceback": []},
             allow_errors=True,
-            skip_cells_with_tag="",
+            skip_cells_with_tag=SKIP_TAG,
             extra_arguments=["--HistoryManager.hist_file=:memory:"],
             coalesce_streams=True,
             resources={"metadata": {"path": str(folder / "work")}},
