@@ -92,6 +92,7 @@ def draw_landscape(ax: Axes, title: str) -> None:
     ax.imshow(values, extent=(-1, 1, -1, 1), origin="lower", cmap="YlGnBu_r", alpha=0.7)
     ax.contour(grid, grid, values, levels=8, colors="white", linewidths=0.7, linestyles="solid")
     ax.set(xlim=(-1, 1), ylim=(-1, 1), xticks=(-1, 0, 1), yticks=(-1, 0, 1))
+    ax.grid(visible=False)
     ax.set_title(title, fontsize=11)
 
 
@@ -982,8 +983,8 @@ for color, temperature in zip(COLORS, (0.01, 0.1, 1.0, 10.0), strict=False):
     episode = run_episode(pendulum, planner, seed=4)
     label = f"temperature {temperature:g}: return {episode.reward.sum():.0f}"
     ax.plot(torch.atan2(episode.obs[:, 1], episode.obs[:, 0]).abs(), color=color, label=label)
-ax.set(xlabel="step", ylabel="angle from upright, rad", title="MPPI swings up a pendulum")
-ax.legend()
+ax.set(xlabel="step", ylabel="angle from upright, rad", title="MPPI swings up a pendulum", ylim=(-0.1, 4.5))
+ax.legend(loc="upper left", ncols=2)
 plt.show()
 
 # %% [markdown] exercise="colored-noise" number="3.6" title="Coloured noise" points=5 difficulty=5 minutes=45 bonus=true

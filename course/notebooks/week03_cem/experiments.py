@@ -2,25 +2,20 @@
 # # Week 3 · Experiments: which search for which budget?
 #
 # In `build.ipynb` you wrote four ways to search for a plan, and saw each of them work once. Once is an
-# anecdote.
-# Here they compete, on equal terms:
+# anecdote. Here they compete, on equal terms:
 #
-# 1. **Four planners at equal numbers of model calls**, on the true dynamics of the pendulum and the
-# swing-up, over ten
-#    seeds: medians, worst cases, and intervals.
+# 1. **Four planners at equal numbers of model calls**, on the true dynamics of the pendulum and the swing-up,
+#    over ten seeds: medians, worst cases, and intervals.
 # 2. **The warm start**: is it worth having, and does it matter how the last action is filled in?
 # 3. **The half-cheetah with a learned model**: random shooting against CEM with 2 and 4 iterations, as in
-# CS285.
+#    CS285.
 #
 # Everything runs on *your* functions from `build.ipynb`, which has to lie beside this notebook. Before each
-# experiment
-# there is a prediction to write down, and after it a question about what you saw. Both are read by a
-# person. A wrong
-# prediction with a reason earns full marks.
+# experiment there is a prediction to write down, and after it a question about what you saw. Both are read by
+# a person. A wrong prediction with a reason earns full marks.
 #
 # **Time**, measured on two cores: about MINUTES minutes with `SCALE = "laptop"`, less than one with
-# `"smoke"`. `"full"` is the
-# setting of the papers, and takes hours.
+# `"smoke"`. `"full"` is the setting of the papers, and takes hours.
 
 # %% kind="parameters"
 SCALE = "laptop"  # "smoke": seconds, to see that all runs; "laptop": minutes; "full": the published setting
@@ -36,8 +31,7 @@ use_notebook("week03", "build.ipynb", reference=USE_REFERENCE)
 
 # %% [markdown]
 # The imports come after that, so that they find your functions. iCEM needs the bonus exercise; without it,
-# the other
-# three planners compete.
+# the other three planners compete.
 
 # %% kind="setup"
 import matplotlib.pyplot as plt
@@ -73,8 +67,7 @@ def results_of(name, num_seeds, **overrides):
 # ## 1. Four planners, equal budgets
 #
 # A fair comparison fixes what is expensive. In planning that is imagined steps: *sequences x horizon*. So a
-# budget of
-# 250 sequences per plan means
+# budget of 250 sequences per plan means
 #
 # | planner | what it does with 250 sequences |
 # |---|---|
@@ -84,34 +77,24 @@ def results_of(name, num_seeds, **overrides):
 # | iCEM | 5 iterations, the first ones larger than the last ones, some elites carried over |
 #
 # All of them see the same starts, and plan with the true dynamics: differences are the search's alone. CEM,
-# MPPI and
-# iCEM start warm; random shooting, as in week 2, forgets.
+# MPPI and iCEM start warm; random shooting, as in week 2, forgets.
 #
-# **Write down your prediction.** Two tasks: the *pendulum* (one action, 20 steps ahead, and gravity does
-# most of the
-# work) and the *swing-up* of a pole on a cart (one action, 30 steps ahead; once up it has to be balanced).
-# For which
-# of them will it matter more how the plans are searched? At which budget, small or large? Which planner do
-# you expect
-# to have the best *worst* run, and why?
+# **Write down your prediction.** Two tasks: the *pendulum* (one action, 20 steps ahead, and gravity does most
+# of the work) and the *swing-up* of a pole on a cart (one action, 30 steps ahead; once up it has to be
+# balanced). For which of them will it matter more how the plans are searched? At which budget, small or
+# large? Which planner do you expect to have the best *worst* run, and why?
 
 # %% [markdown] kind="written" id="predict-planners" points=2
-# **Model answer.** On the pendulum little should depend on the search: one action dimension, a short
-# horizon, a
-# smooth reward, and coarse plans are good enough since they are corrected at every step. On the swing-up it
-# should
-# matter: the pole has to be caught and balanced, which needs fine actions, and random plans tremble. The
-# smaller
-# the budget, the more is gained by a warm start and by smooth samples, so iCEM should be best there; with
-# thousands of
-# sequences CEM, MPPI and iCEM should come close to each other. The worst run should be best for the planner
-# that relies
-# least on luck in the first population, iCEM.
+# **Model answer.** On the pendulum little should depend on the search: one action dimension, a short horizon,
+# a smooth reward, and coarse plans are good enough since they are corrected at every step. On the swing-up it
+# should matter: the pole has to be caught and balanced, which needs fine actions, and random plans tremble.
+# The smaller the budget, the more is gained by a warm start and by smooth samples, so iCEM should be best
+# there; with thousands of sequences CEM, MPPI and iCEM should come close to each other. The worst run should
+# be best for the planner that relies least on luck in the first population, iCEM.
 #
 # **Rubric.** 1 point: a statement about task and budget with a reason (dimension, horizon, precision, warm
-# start,
-# smoothness). 1 point: a planner for the best worst run with a reason. Whether the prediction comes true
-# does not matter.
+# start, smoothness). 1 point: a planner for the best worst run with a reason. Whether the prediction comes
+# true does not matter.
 
 # %%
 pendulum = results_of("planners-pendulum", NUM_SEEDS)
@@ -128,11 +111,9 @@ costs.unstack("planner").round(1)
 
 # %% [markdown]
 # Now the returns. The line is the interquartile mean (IQM) over seeds: the mean of what is left without the
-# best and
-# the worst quarter. The band is its 95 % bootstrap interval (Agarwal et al., 2021, *Deep reinforcement
-# learning at the
-# edge of the statistical precipice*; RLiable). Grey, where there are any: the results that ship with the
-# course.
+# best and the worst quarter. The band is its 95 % bootstrap interval (Agarwal et al., 2021, *Deep
+# reinforcement learning at the edge of the statistical precipice*; RLiable). Grey, where there are any: the
+# results that ship with the course.
 
 # %%
 axes = new_axes(columns=2, width=6.0, height=4.0)
@@ -161,8 +142,7 @@ plt.show()
 
 # %% [markdown]
 # The same numbers, run by run, at the smallest and at the largest budget of the swing-up. Circles mark the
-# worst run:
-# what you get on a bad day.
+# worst run: what you get on a bad day.
 
 # %%
 for budget in (min(swingup["budget"]), max(swingup["budget"])):
@@ -183,9 +163,8 @@ table[["seeds", "median", "worst", "iqm", "low", "high"]].round(1)
 
 # %% [markdown]
 # How sure can one be that one planner beats another? The *probability of improvement* is the chance that a
-# random run of X is
-# better than a random run of Y. One half means that there is no difference; the interval says what ten
-# seeds can tell.
+# random run of X is better than a random run of Y. One half means that there is no difference; the interval
+# says what ten seeds can tell.
 
 # %%
 for budget, rows in swingup.groupby("budget"):
@@ -201,32 +180,23 @@ for budget, rows in swingup.groupby("budget"):
 # (a) At which budgets, and on which task, does the planner make a difference that the intervals support?
 # Where don't they?
 # (b) Compare the medians with the worst runs. What would you tell somebody who may use a planner once, on a
-# real
-# machine?
+# real machine?
 # (c) On the pendulum random shooting may do as well as the others, or better. How can that be?
 
 # %% [markdown] kind="written" id="explain-planners" points=4
 # **Model answer.** (a) On the swing-up, at every budget the intervals of random shooting lie below those of
-# the three others,
-# most clearly at small budgets, where iCEM is ahead of CEM as well; with more sequences CEM, MPPI and iCEM
-# come
-# together. On the pendulum the intervals overlap at most budgets, so the data support no ranking. (b) A
-# median hides
-# failures: with a small budget CEM swings up in most runs and misses in some, so that the worst run is far
-# below the median.
-# For a single use the worst run counts, and there the planner with the narrow spread, or simply a larger
-# budget, is worth more than the best median.
-# (c) The return of the pendulum is mostly decided by the start and by the coarse swing; one action
-# dimension and a
-# short horizon leave little to search, random shooting covers it, and executes the best sample (full
-# torques) while CEM
-# and MPPI execute a mean, which has smaller actions.
+# the three others, most clearly at small budgets, where iCEM is ahead of CEM as well; with more sequences
+# CEM, MPPI and iCEM come together. On the pendulum the intervals overlap at most budgets, so the data support
+# no ranking. (b) A median hides failures: with a small budget CEM swings up in most runs and misses in some,
+# so that the worst run is far below the median. For a single use the worst run counts, and there the planner
+# with the narrow spread, or simply a larger budget, is worth more than the best median.
+# (c) The return of the pendulum is mostly decided by the start and by the coarse swing; one action dimension
+# and a short horizon leave little to search, random shooting covers it, and executes the best sample (full
+# torques) while CEM and MPPI execute a mean, which has smaller actions.
 #
 # **Rubric.** 2 points for (a): refers to intervals, not to means only (1); names task and budgets correctly
-# for the student's own
-# figures (1). 1 point for (b): sees that a good median can go with bad worst runs. 1 point for (c): any of:
-# low dimension,
-# the start dominates the return, mean against best sample.
+# for the student's own figures (1). 1 point for (b): sees that a good median can go with bad worst runs. 1
+# point for (c): any of: low dimension, the start dominates the return, mean against best sample.
 
 # %% [markdown]
 # ### The agent at work
@@ -252,17 +222,15 @@ film
 # ## 2. The warm start
 #
 # CEM with little budget (2 iterations of 50 sequences) on the swing-up, in three versions: it starts each
-# search from the shifted
-# last plan, with the last action repeated or zero, or from the middle of the range (`none`).
+# search from the shifted last plan, with the last action repeated or zero, or from the middle of the range
+# (`none`).
 #
 # **Write down your prediction.** Order the three. How large will the two differences be, compared with the
-# spread
-# between seeds?
+# spread between seeds?
 
 # %% [markdown] kind="written" id="predict-warm-start" points=2
-# **Model answer.** Without a warm start 2 iterations are too few to find a swing of 30 steps from nothing,
-# so `none`
-# should be far worse. `repeat` and `zero` differ in one action of thirty, the one furthest away, which
+# **Model answer.** Without a warm start 2 iterations are too few to find a swing of 30 steps from nothing, so
+# `none` should be far worse. `repeat` and `zero` differ in one action of thirty, the one furthest away, which
 # is searched many times before its turn: I expect a difference well within the spread between seeds, with
 # `repeat` slightly ahead since good actions last.
 #
@@ -282,45 +250,33 @@ for other in ("zero", "none"):
 summary(warm, "warm_start").round(1)
 
 # %% [markdown]
-# **Explain what you see.** (a) Is there a difference between `repeat` and `zero` that your seeds support?
-# If not, how would you find out
-# whether there is one? (b) The warm start has a price that this experiment doesn't show. When would you
-# rather search from
-# the middle?
+# **Explain what you see.** (a) Is there a difference between `repeat` and `zero` that your seeds support? If
+# not, how would you find out whether there is one? (b) The warm start has a price that this experiment
+# doesn't show. When would you rather search from the middle?
 
 # %% [markdown] kind="written" id="explain-warm-start" points=3
-# **Model answer.** (a) The intervals of `repeat` and `zero` overlap widely and the probability of
-# improvement is not
-# distinguishable from one half, so ten seeds support no difference, while both are clearly above `none`.
-# More seeds (the
-# interval shrinks with the root of their number), the same starts for both (as here), or a setting in which
-# the last action
-# matters more, such as a short horizon. (b) The search stays near the last plan: after a surprise (a push,
-# a new goal, a model that has
-# changed) or when the last plan was in a poor local optimum, the old plan is a bad start, and a Gaussian
-# around it
-# may not reach the better one. Then start afresh, or with a broader standard deviation, or mix in some
-# samples from
-# the middle.
+# **Model answer.** (a) The intervals of `repeat` and `zero` overlap widely and the probability of improvement
+# is not distinguishable from one half, so ten seeds support no difference, while both are clearly above
+# `none`. More seeds (the interval shrinks with the root of their number), the same starts for both (as here),
+# or a setting in which the last action matters more, such as a short horizon. (b) The search stays near the
+# last plan: after a surprise (a push, a new goal, a model that has changed) or when the last plan was in a
+# poor local optimum, the old plan is a bad start, and a Gaussian around it may not reach the better one. Then
+# start afresh, or with a broader standard deviation, or mix in some samples from the middle.
 #
 # **Rubric.** 1 point: reads the intervals or the probability correctly for the student's own figures. 1
-# point: a sound way to
-# find out. 1 point: names stale plans or local optima.
+# point: a sound way to find out. 1 point: names stale plans or local optima.
 
 # %% [markdown]
 # ## 3. The half-cheetah, with a learned model
 #
-# Now the whole loop of week 2: random data, fit an ensemble, plan, collect, five times over. Only the
-# search differs. This is problem 5 of
-# CS285's homework 4, which expects 800 or more with CEM at full scale.
+# Now the whole loop of week 2: random data, fit an ensemble, plan, collect, five times over. Only the search
+# differs. This is problem 5 of CS285's homework 4, which expects 800 or more with CEM at full scale.
 #
-# Planning in a *learned* model changes the question. A better search finds better plans, and also better
-# ways to exploit
-# what the model gets wrong.
+# Planning in a *learned* model changes the question. A better search finds better plans, and also better ways
+# to exploit what the model gets wrong.
 #
 # **Write down your prediction.** At this small scale (see below), after five iterations: who will be ahead?
-# And is more
-# search always better, in a learned model?
+# And is more search always better, in a learned model?
 
 # %%
 config = get_config("q5", SCALE)
@@ -337,17 +293,14 @@ for field in fields:
 print(f"{'searches':20} {', '.join(config.searches)} (CEM with its iterations per plan)")
 
 # %% [markdown] kind="written" id="predict-cheetah" points=2
-# **Model answer.** A plan for the cheetah is 15 steps of 6 actions, 90 numbers: random shooting can't
-# search that, so CEM should
-# be ahead, and 4 iterations ahead of 2. But more search is not always better: in the first iterations the
-# model has seen random
-# data only, and a strong search finds plans that lead where the model is wrong, and look excellent there.
-# Those plans
-# are then executed, and the data correct the model, so the loss should be temporary.
+# **Model answer.** A plan for the cheetah is 15 steps of 6 actions, 90 numbers: random shooting can't search
+# that, so CEM should be ahead, and 4 iterations ahead of 2. But more search is not always better: in the
+# first iterations the model has seen random data only, and a strong search finds plans that lead where the
+# model is wrong, and look excellent there. Those plans are then executed, and the data correct the model, so
+# the loss should be temporary.
 #
-# **Rubric.** 1 point: an order with a reason (dimension). 1 point: sees that a strong search may exploit
-# the errors of
-# the model.
+# **Rubric.** 1 point: an order with a reason (dimension). 1 point: sees that a strong search may exploit the
+# errors of the model.
 
 # %%
 cheetah = results_of("q5", NUM_CHEETAH_SEEDS)
@@ -383,38 +336,32 @@ last[["search", "seed", "env_steps", "eval_return", "holdout_loss", "seconds"]].
 
 # %% [markdown]
 # **Explain what you see.** (a) What does more search buy here, and what does it cost (look at the seconds)?
-# (b) How many
-# seeds would you want before you say that 4 iterations are better than 2, and why? (c) The planner knows
-# the true *reward*
-# function, and only the dynamics are learned. How could a strong search still be fooled?
+# (b) How many seeds would you want before you say that 4 iterations are better than 2, and why? (c) The
+# planner knows the true *reward* function, and only the dynamics are learned. How could a strong search still
+# be fooled?
 
 # %% [markdown] kind="written" id="explain-cheetah" points=4
 # **Model answer.** (a) CEM is ahead of random shooting from the first iterations on; four iterations cost
-# about four times the
-# planning time of random shooting with the same population and are not clearly better than two. (b) One run
-# each
-# tells nothing about a difference of the size that seeds alone make. At least five, better ten, for both
-# with the
-# same starts, until the interval of the probability of improvement excludes one half. (c) The reward is
-# computed on
-# predicted states. A model that predicts an impossible velocity, or a leg that passes through the floor,
-# gets a true reward for a false state. The search
-# looks for just such places, more thoroughly the stronger it is; an ensemble's mean dampens it, since its
-# members are wrong in different places.
+# about four times the planning time of random shooting with the same population and are not clearly better
+# than two. (b) One run each tells nothing about a difference of the size that seeds alone make. At least
+# five, better ten, for both with the same starts, until the interval of the probability of improvement
+# excludes one half. (c) The reward is computed on predicted states. A model that predicts an impossible
+# velocity, or a leg that passes through the floor, gets a true reward for a false state. The search looks for
+# just such places, more thoroughly the stronger it is; an ensemble's mean dampens it, since its members are
+# wrong in different places.
 #
 # **Rubric.** 1 point for (a): gain and cost from the student's own figures. 1 point for (b): several seeds,
-# with a reason.
-# 2 points for (c): the reward of a wrongly predicted state (1), the search seeks such states (1).
+# with a reason. 2 points for (c): the reward of a wrongly predicted state (1), the search seeks such states
+# (1).
 
 # %% [markdown]
 # ## What to take along
 #
 # - Compare planners at equal numbers of model calls, over seeds, with intervals. A single run shows next to
-# nothing.
+#   nothing.
 # - The worst run is a result, too.
 # - A warm start is worth more than any detail of the search; the fill of its last action hardly matters.
-# - How much the search matters depends on the task: on its dimension, its horizon, and the precision that
-# it needs.
+# - How much the search matters depends on the task: on its dimension, its horizon, and the precision that it
+#   needs.
 # - In a learned model a stronger search also finds the model's errors. That is where next week begins: a
-# model that says
-#   what it doesn't know.
+#   model that says what it doesn't know.
