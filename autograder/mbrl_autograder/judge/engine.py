@@ -1,0 +1,358 @@
+# ruff: noqa: D105, D107
+"""The judge as the grading sees it: a pool of workers, a source and a submission in, marks and messages
+out."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from .names import global_reads, parse
+from .notebook import SOLUTION, TEST, UnreadableError, files_beside, parse_notebook, read_bytes, source_cells
+from .notebook import visible_text as visible
+from .plan import SourcePlan, plan_source, plan_submission
+from .results import (
+    CRASHED,
+    GRADED,
+    NOT_RUN,
+    UNREADABLE,
+    CellResult,
+    GradingTask,
+    JudgeLimits,
+    SubmissionResult,
+)
+from .sandbox import SandboxError
+
+PRELOAD = (
+    "numpy",
+    "torch",
+    "IPython.core.interactiveshell",
+    "matplotlib.pyplot",
+    "matplotlib_inline.backend_inline",
+)
+LITTLE = 1e-9
+
+
+class Judge:
+    """Grades submissions of any standard nbgrader source notebook; a context manager.
+
+    Args:
+        python_path: folders whose packages the student's code may import, such as the student edition.
+        limits: what one submission may cost.
+        workers: processes that grade at the same time.
+        sandbox: False runs the student's code without bubblewrap: for a class that is trusted.
+        preload: further modules to import once, before the first submission.
+
+    Raises:
+        SandboxError: on entering, where this machine has no sandbox.
+    """
+
+    def __init__(
+        self,
+        *,
+        python_path: Sequence[Path] = (),
+        limits: JudgeLimits | None = None,
+        workers: int = 1,
+        sandbox: bool = True,
+        preload: Sequence[str] = (),
+    ) -> None:
+        self.limits = limits or JudgeLimits()
+        self._python_path = [Path(path) for path in python_path]
+        self._sandbox, self._count = sandbox, max(1, workers)
+        self._preload = [*PRELOAD, *preload]
+        self._idle: queue.Queue[WorkerProcess] = queue.Queue()
+        self._all: list[WorkerProcess] = []
+        self._plans: dict[tuple[str, int], SourcePlan] = {}
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Judge:
+        with ThreadPoolExecutor(self._count) as pool:
+            self._all = [WorkerProcess(self._options(i)) for i in range(self._count)]
+            for worker in pool.map(WorkerProcess.wait_until_ready, self._all):
+                self._idle.put(worker)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the workers."""
+        for worker in self._all:
+            worker.close()
+        self._all = []
+
+    def _options(self, index: int) -> dict[str, Any]:
+        return {
+            "limits": asdict(self.limits),
+            "python_path": [str(path.resolve()) for path in self._python_path],
+            "preload": self._preload,
+            "index": index,
+            "sandbox": self._sandbox,
+        }
+
+    # grading --------------------------------------------------------------------------------------
+
+    def grade(self, source: Path, submission: Path, *, seconds: float | None = None) -> SubmissionResult:
+        """What the notebook `submission` earns by the tests of the notebook `source`.
+
+        Args:
+            source: the instructor's notebook, with solutions and hidden tests.
+            submission: the file that a student handed in; nothing about it is trusted.
+            seconds: overrides the limit of one cell or test.
+
+        Returns:
+            The result; whatever is wrong with the submission is in it. It is CRASHED only where the judge
+            failed.
+
+        Raises:
+            ValueError: `source` is not an nbgrader source notebook.
+        """
+        started = time.monotonic()
+        plan = self.plan(source)
+        try:
+            content = parse_notebook(read_bytes(Path(submission), self.limits.notebook_bytes))
+        except UnreadableError as error:
+            return SubmissionResult(UNREADABLE, str(error), _no_cells(plan))
+        try:
+            job, notes, behind = make_job(plan, content, source, Path(submission), self.limits, seconds)
+        except (RecursionError, MemoryError):
+            return SubmissionResult(UNREADABLE, "the notebook's code is nested too deeply", _no_cells(plan))
+        worker = self._idle.get()
+        try:
+            found = worker.grade(job)
+        except WorkerError as error:
+            worker = self._replace(worker)
+            return SubmissionResult(CRASHED, str(error), _no_cells(plan))
+        finally:
+            self._idle.put(worker)
+        return _result(plan, found, notes, behind, time.monotonic() - started)
+
+    def grade_many(
+        self,
+        tasks: Iterable[GradingTask],
+        on_result: Callable[[GradingTask, SubmissionResult], None] | None = None,
+    ) -> Iterator[tuple[GradingTask, SubmissionResult]]:
+        """Grades with all workers; yields each task with its result as it comes.
+
+        Args:
+            tasks: what to grade.
+            on_result: called with each result before it is yielded.
+        """
+        with ThreadPoolExecutor(self._count) as pool:
+            futures: dict[Future[SubmissionResult], GradingTask] = {
+                pool.submit(self.grade, task.source, task.submission, seconds=task.seconds): task
+                for task in tasks
+            }
+            try:
+                for future in as_completed(futures):
+                    task, result = futures[future], future.result()
+                    if on_result is not None:
+                        on_result(task, result)
+                    yield task, result
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+
+    def plan(self, source: Path) -> SourcePlan:
+        """What the source notebook says, read once.
+
+        Raises:
+            ValueError: it is no notebook, or two of its cells have the same id.
+        """
+        path = Path(source)
+        key = (str(path.resolve()), path.stat().st_mtime_ns)
+        with self._lock:
+            if key not in self._plans:
+                cells = source_cells(parse_notebook(path.read_bytes()))
+                names = [cell.id for cell in cells if cell.id]
+                doubled = sorted({name for name in names if names.count(name) > 1})
+                if doubled:
+                    raise ValueError(f"{path.name}: more than one cell is called {', '.join(doubled)}")
+                self._plans[key] = plan_source(cells)
+            return self._plans[key]
+
+    def _replace(self, worker: WorkerProcess) -> WorkerProcess:
+        worker.close()
+        fresh = WorkerProcess(worker.options).wait_until_ready()
+        with self._lock:
+            self._all.append(fresh)
+        return fresh
+
+
+def make_job(
+    plan: SourcePlan,
+    content: dict[str, Any],
+    source: Path,
+    submission: Path,
+    limits: JudgeLimits,
+    seconds: float | None = None,
+) -> tuple[dict[str, Any], list[str], list[str]]:
+    """The job for a worker, what was repaired, and the solution cells that stand behind every test."""
+    units, notes, behind = plan_submission(plan, content)
+    files = files_beside(Path(source), limits.extra_file_bytes) | files_beside(
+        submission, limits.extra_file_bytes
+    )
+    times = {"cell_seconds": seconds or limits.cell_seconds, "scratch_seconds": limits.scratch_seconds}
+    job = {
+        "tests": [
+            {
+                "id": test.id,
+                "code": test.code,
+                "visible": visible(test.code),
+                "points": test.points,
+                "hidden": sorted(test.hidden),
+                "reads": sorted(test.reads),
+                "binds": sorted(test.binds),
+            }
+            for test in plan.tests
+        ],
+        "prelude": plan.prelude,
+        "imports": plan.imports,
+        "student_names": sorted(plan.student_names),
+        "shared": sorted(plan.shared),
+        "operators": {name: sorted(found) for name, found in plan.operators.items()},
+        "units": [{"id": unit.id, "kind": unit.kind, "code": unit.code} for unit in units],
+        "files": {name: data.decode("latin-1") for name, data in files.items()},
+        "folder": str(Path(source).resolve().parent),
+        "limits": {**times, "submission_seconds": limits.submission_seconds},
+    }
+    return job, notes, behind
+
+
+def _no_cells(plan: SourcePlan) -> dict[str, CellResult]:
+    return {test.id: CellResult(0.0, test.points, NOT_RUN) for test in plan.tests}
+
+
+def _result(
+    plan: SourcePlan, found: dict[str, Any], notes: list[str], behind: list[str], seconds: float
+) -> SubmissionResult:
+    if found["crash"]:
+        return SubmissionResult(CRASHED, found["crash"], _no_cells(plan), seconds=seconds)
+    cells = {test.id: CellResult(max_points=test.points, **found["results"][test.id]) for test in plan.tests}
+    flags = list(notes)
+    for name in behind:
+        cells, changed = _behind_tests(plan, cells, name)
+        if changed:
+            flags.append(
+                f"the cell {name} stands behind every test and is not right: run in order, it earns nothing"
+            )
+    return SubmissionResult(GRADED, "", cells, found["outputs"], tuple(flags), seconds)
+
+
+def _behind_tests(
+    plan: SourcePlan, cells: dict[str, CellResult], solution: str
+) -> tuple[dict[str, CellResult], bool]:
+    """A right solution that was moved behind all tests keeps its points; a wrong one has those of a run in
+    order."""
+    binds = {
+        name
+        for cell in plan.cells
+        if cell.id == solution and (tree := parse(cell.text))
+        for name in _bound_by(tree)
+    }
+    own = [test for test in plan.tests if test.reads & binds]
+    if all(cells[test.id].points >= test.points - LITTLE for test in own):
+        return cells, False
+    lost = {test.id: replace(cells[test.id], points=0.0) for test in own}
+    return {**cells, **lost}, any(cells[test.id].points > 0 for test in own)
+
+
+def _bound_by(tree: Any) -> set[str]:
+    return {name for node in tree.body if (name := getattr(node, "name", None))}
+
+
+def modules_of(source: Path) -> list[str]:
+    """The modules that a source notebook imports: to be imported once, before the first submission."""
+    found: set[str] = set()
+    for cell in source_cells(parse_notebook(Path(source).read_bytes())):
+        if cell.kind not in (TEST, SOLUTION):
+            found |= set(re.findall(r"^\s*(?:import|from)\s+([A-Za-z_][\w.]*)", cell.text, re.M))
+    return sorted(found - global_reads(""))
+
+
+class WorkerError(RuntimeError):
+    """The worker's process ended."""
+
+
+class WorkerProcess:
+    """A worker and the socket to it."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self.options = options
+        ours, theirs = socket.socketpair()
+        os.set_inheritable(theirs.fileno(), True)
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "MPLBACKEND": "agg"}
+        environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+        command = [sys.executable, "-m", "mbrl_autograder.judge.worker", str(theirs.fileno())]
+        self.process = subprocess.Popen(
+            command,
+            pass_fds=[theirs.fileno()],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )
+        theirs.close()
+        self._socket = ours
+        self._lines = ours.makefile("r", encoding="utf-8")
+        self._out = ours.makefile("w", encoding="utf-8")
+
+    def wait_until_ready(self) -> WorkerProcess:
+        """Waits for the sandbox.
+
+        Raises:
+            SandboxError: it does not start.
+        """
+        try:
+            answer = self._ask(self.options)
+        except WorkerError as error:
+            raise SandboxError(str(error)) from error
+        if "error" in answer:
+            raise SandboxError(answer["error"])
+        return self
+
+    def grade(self, job: dict[str, Any]) -> dict[str, Any]:
+        """What `worker.Worker.grade` returns.
+
+        Raises:
+            WorkerError: the worker ended.
+        """
+        return self._ask(job)
+
+    def _ask(self, data: dict[str, Any]) -> dict[str, Any]:
+        try:
+            self._out.write(json.dumps(data) + "\n")
+            self._out.flush()
+            line = self._lines.readline()
+        except (OSError, ValueError) as error:
+            raise WorkerError(f"a worker of the judge ended ({error})") from error
+        if not line:
+            raise WorkerError("a worker of the judge ended")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def close(self) -> None:
+        """Ends the worker; its sandbox ends with it."""
+        for end in (self._lines, self._out, self._socket):
+            try:
+                end.close()
+            except OSError:
+                continue
+        try:
+            self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()

@@ -1,0 +1,307 @@
+"""Decides what runs where: reads the source and a submission, and lists code for each side.
+
+From the source come the tests, and the locked cells in two groups: those that need nothing of the student's
+run on
+both sides, the others on the student's side. From the submission come the solution cells, whole, and of the
+student's
+other cells only those statements that the solutions need: imports, helpers, settings. So a scratch cell
+that fails,
+trains for an hour, rebinds what a test uses or tampers with the kernel has no part in the marks.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from .names import Statement, parse, special_methods, statements, unwrapped
+from .notebook import LOCKED, PLAIN, SOLUTION, TEST, Cell, grade_id, hidden_lines, text_of, visible_text
+
+BUILTINS = frozenset(vars(builtins))
+
+
+@dataclass(frozen=True)
+class TestCell:
+    """A test of the source: its names are looked up when it starts."""
+
+    id: str
+    code: str
+    points: float
+    hidden: frozenset[int]
+    reads: frozenset[str]
+    binds: frozenset[str]
+
+
+@dataclass
+class SourcePlan:
+    """What the source says, once for all submissions.
+
+    Attributes:
+        tests: in the source's order.
+        prelude: code that the judge runs before the tests.
+        imports: import statements of solution cells, which the judge runs as well, where it can.
+        student_names: the names that are the student's: bound by solution cells, or by locked cells that
+        use such.
+        shared: names of classes that exist on both sides.
+        operators: for each class of the source's, its special methods.
+    """
+
+    cells: list[Cell]
+    tests: list[TestCell] = field(default_factory=list)
+    prelude: list[str] = field(default_factory=list)
+    imports: list[str] = field(default_factory=list)
+    student_names: set[str] = field(default_factory=set)
+    shared: set[str] = field(default_factory=set)
+    operators: dict[str, set[str]] = field(default_factory=dict)
+    tainted: set[int] = field(default_factory=set)
+
+    @property
+    def wanted(self) -> set[str]:
+        """The names that tests read of the student's side."""
+        return {name for test in self.tests for name in test.reads} - BUILTINS
+
+
+def plan_source(cells: list[Cell]) -> SourcePlan:
+    """Sorts the source's cells."""
+    plan = SourcePlan(cells)
+    facts = {
+        i: statements(cell.text)
+        for i, cell in enumerate(cells)
+        if cell.kind in (LOCKED, PLAIN, SOLUTION, TEST)
+    }
+    imported: set[str] = set()
+    for i, cell in enumerate(cells):
+        if cell.kind == SOLUTION:
+            plan.imports += [s.code for s in facts[i] if s.is_import]
+            imported |= _union(s.binds for s in facts[i] if s.is_import)
+            plan.student_names |= _union(s.binds for s in facts[i] if not s.is_import)
+    given = [i for i, cell in enumerate(cells) if cell.kind in (LOCKED, PLAIN)]
+    changed = True
+    while changed:
+        changed = False
+        for i in given:
+            if i not in plan.tainted and _union(s.reads for s in facts[i]) & plan.student_names:
+                plan.tainted.add(i)
+                plan.student_names |= _union(s.binds for s in facts[i] if not s.is_import)
+                changed = True
+    plan.student_names -= imported
+    for i, cell in enumerate(cells):
+        if cell.kind == TEST:
+            code, hidden = cell.text, hidden_lines(cell.text)
+            reads, binds = _union(s.reads for s in facts[i]), _union(s.binds for s in facts[i])
+            plan.tests.append(
+                TestCell(cell.id, code, cell.points, hidden, frozenset(reads), frozenset(binds))
+            )
+    _plan_prelude(plan, facts, given)
+    trees = [tree for cell in cells if cell.kind in (LOCKED, PLAIN, SOLUTION) and (tree := parse(cell.text))]
+    plan.operators = special_methods(ast.Module([node for tree in trees for node in tree.body], []))
+    return plan
+
+
+def _union(sets: Iterable[Iterable[str]]) -> set[str]:
+    return {name for names in sets for name in names}
+
+
+def _plan_prelude(plan: SourcePlan, facts: dict[int, list[Statement]], given: list[int]) -> None:
+    needed = plan.wanted
+    chosen: set[int] = set()
+    changed = True
+    while changed:
+        changed = False
+        for i in given:
+            binds = _union(s.binds for s in facts[i])
+            settings = bool(facts[i]) and all(s.is_setting or s.is_import for s in facts[i])
+            if i not in chosen and i not in plan.tainted and (binds & needed or settings):
+                chosen.add(i)
+                needed |= _union(s.reads for s in facts[i])
+                changed = True
+    for i in given:
+        if i in plan.tainted:
+            plan.prelude += [s.code for s in facts[i] if s.is_import]
+        elif i in chosen:
+            plan.prelude.append(unwrapped(plan.cells[i].text))
+            tree = parse(plan.cells[i].text)
+            plan.shared |= (
+                {node.name for node in tree.body if isinstance(node, ast.ClassDef)} if tree else set()
+            )
+
+
+# the student's side -------------------------------------------------------------------------------
+
+
+@dataclass
+class Unit:
+    """Code that the student's process runs: a solution cell, a locked cell, or statements of another cell."""
+
+    id: str
+    kind: str
+    code: str
+    facts: list[Statement]
+    late: bool = False
+
+
+def plan_submission(plan: SourcePlan, content: dict[str, Any]) -> tuple[list[Unit], list[str], list[str]]:
+    """The code to run for one submission, in order.
+
+    Returns:
+        The units; what was repaired, in words; and the ids of solution cells that stand behind every test.
+    """
+    kinds = {cell.id: cell for cell in plan.cells if cell.id}
+    order: list[Unit] = []
+    parts: dict[str, list[str]] = {}
+    notes: list[str] = []
+    last_test = -1
+    positions: dict[str, int] = {}
+    for number, cell in enumerate(content["cells"]):
+        name, text = grade_id(cell), text_of(cell)
+        known = kinds.get(name)
+        if known is not None and known.kind == TEST:
+            last_test = number
+        elif known is not None and known.kind == LOCKED:
+            if not any(unit.id == name for unit in order):
+                order.append(Unit(name, LOCKED, unwrapped(known.text), statements(known.text)))
+        elif known is not None and known.kind == SOLUTION:
+            positions.setdefault(name, number)
+            if name in parts:
+                notes.append(f"the cell {name} occurs more than once")
+                parts[name].append(text)
+            else:
+                parts[name] = [text]
+                order.append(Unit(name, SOLUTION, "", []))
+        elif isinstance(cell, dict) and cell.get("cell_type") == "code" and text.strip():
+            order.append(Unit(f"cell {number + 1}", PLAIN, text, []))
+    for unit in order:
+        if unit.kind == SOLUTION:
+            unit.code = unwrapped(_joined(parts[unit.id]))
+            unit.facts = statements(unit.code)
+    missing = [
+        c.id for c in plan.cells if c.kind == SOLUTION and c.id not in parts and parse(c.text) is not None
+    ]
+    notes += [f"the cell {name} is missing" for name in missing]
+    _insert_locked(plan, order)
+    behind = [name for name, place in positions.items() if last_test >= 0 and place > last_test]
+    return _chosen(plan, order), notes, behind
+
+
+def _joined(parts: list[str]) -> str:
+    """The text of a solution cell that was split or doubled: untouched stubs go, and halves are put
+    together."""
+    if len(parts) > 1:
+        touched = [part for part in parts if not _is_untouched(part)]
+        parts = touched or parts[:1]
+    if len(parts) > 1 and any(parse(part) is None for part in parts) and parse("\n".join(parts)) is None:
+        whole = [part for part in parts if parse(part) is not None]
+        return "\n".join(whole or parts)
+    return "\n".join(parts)
+
+
+def _is_untouched(text: str) -> bool:
+    facts = statements(text)
+    work = [s for s in facts if not s.is_import and s.binds]
+    return bool(work) and all(s.is_stub for s in work)
+
+
+def _insert_locked(plan: SourcePlan, order: list[Unit]) -> None:
+    """Puts locked cells that are gone from the submission behind the cell that precedes them in the
+    source."""
+    previous = ""
+    for cell in plan.cells:
+        if cell.kind == LOCKED and not any(unit.id == cell.id for unit in order if cell.id):
+            place = next((i + 1 for i, unit in enumerate(order) if previous and unit.id == previous), 0)
+            order.insert(place, Unit(cell.id, LOCKED, unwrapped(cell.text), statements(cell.text)))
+        previous = cell.id if cell.kind in (LOCKED, SOLUTION) and cell.id else previous
+
+
+def _chosen(plan: SourcePlan, order: list[Unit]) -> list[Unit]:
+    """Of `order`, what the tests need."""
+    solution_names, stub_names = set(), set()
+    for unit in order:
+        if unit.kind == SOLUTION:
+            solution_names |= _union(s.binds for s in unit.facts if not s.is_stub)
+            stub_names |= _union(s.binds for s in unit.facts if s.is_stub)
+    stub_names -= solution_names
+    locked_names = _union(s.binds for unit in order if unit.kind == LOCKED for s in unit.facts)
+    protected = solution_names | locked_names - stub_names
+    needed = plan.wanted | _union(s.reads for unit in order if unit.kind == SOLUTION for s in unit.facts)
+    modules = _imported_modules(order)
+    spare = _spare_units(plan)
+    keep: dict[int, list[Statement]] = {}
+    changed = True
+    while changed:
+        changed = False
+        for i, unit in enumerate([*order, *spare]):
+            if unit.kind == SOLUTION:
+                continue
+            if unit.kind == LOCKED:
+                settings = all(s.is_setting or s.is_import for s in unit.facts)
+                if i not in keep and (settings or _union(s.binds for s in unit.facts) & needed):
+                    keep[i] = unit.facts
+                    needed |= _union(s.reads for s in unit.facts)
+                    changed = True
+                continue
+            facts = unit.facts or statements(unit.code)
+            unit.facts = facts
+            bound_elsewhere = protected if i < len(order) else protected | _bound(order, keep)
+            for statement in facts:
+                if statement in keep.get(i, []) or not _is_needed(
+                    statement, needed, bound_elsewhere, modules
+                ):
+                    continue
+                keep.setdefault(i, []).append(statement)
+                needed |= statement.reads
+                changed = True
+    units = []
+    for i, unit in enumerate([*order, *spare]):
+        if unit.kind == SOLUTION or (unit.kind == LOCKED and i in keep):
+            units.append(unit)
+        elif i in keep:
+            kept = [statement for statement in unit.facts if statement in keep[i]]
+            late = bool(_union(s.binds for s in kept) & stub_names)
+            units.append(Unit(unit.id, PLAIN, "\n".join(s.code for s in kept), kept, late))
+    shared = [
+        u for u in units if u.kind == LOCKED and not _union(s.reads for s in u.facts) & plan.student_names
+    ]
+    spares = [u for u in units if u in spare or u.id == "given"]
+    rest = [u for u in units if u not in shared and u not in spares]
+    return [*shared, *spares, *(u for u in rest if not u.late), *(u for u in rest if u.late)]
+
+
+def _bound(order: list[Unit], keep: dict[int, list[Statement]]) -> set[str]:
+    return _union(s.binds for i in keep if i < len(order) for s in keep[i])
+
+
+def _spare_units(plan: SourcePlan) -> list[Unit]:
+    """What the source gives besides: its cells without an id, and the visible part of tests, for names that
+    are lost."""
+    texts = [cell.text for cell in plan.cells if cell.kind == PLAIN]
+    texts += [visible_text(test.code) for test in plan.tests]
+    units = []
+    for text in texts:
+        facts = [s for s in statements(text) if s.binds and not s.reads & plan.student_names]
+        units.append(Unit("given", PLAIN, text, facts or statements("")))
+    return [unit for unit in units if unit.facts]
+
+
+def _is_needed(statement: Statement, needed: set[str], bound_elsewhere: set[str], modules: set[str]) -> bool:
+    if "*" in statement.binds or statement.writes_module in modules - {""}:
+        return True
+    if statement.is_setting:
+        return bool(statement.changes & needed)
+    if statement.binds & needed - bound_elsewhere:
+        return True
+    return not statement.binds and bool(statement.changes & needed - bound_elsewhere)
+
+
+def _imported_modules(order: list[Unit]) -> set[str]:
+    found: set[str] = set()
+    for unit in order:
+        tree = parse(unit.code)
+        for node in ast.walk(tree) if tree is not None else ():
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                found.add((node.module or "").split(".")[0])
+    return found

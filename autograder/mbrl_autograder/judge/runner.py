@@ -1,0 +1,366 @@
+# ruff: noqa: D105, D107
+"""Runs the source's tests against one submission; a fresh process of the worker's does this for each."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import contextlib
+import io
+import math
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from . import proxies
+from .child.wire import DeadlineError
+from .coercion import COERCIONS
+from .connection import GRACE_SECONDS, Interrupted, Student, StudentEnded, StudentErrorInfo, TimedOut
+from .messages import Failure, failure_of
+from .names import unwrapped
+from .results import FAILED, PARTIAL, PASSED, STOPPED, TIMED_OUT
+from .sandbox import Sandbox
+
+MAX_PRINTED = 20_000
+MAX_RESTARTS = 12
+
+
+class Printed(io.StringIO):
+    """What a test prints; bounded."""
+
+    def write(self, text: str) -> int:
+        """Keeps the first `MAX_PRINTED` characters."""
+        room = MAX_PRINTED - self.tell()
+        if room > 0:
+            super().write(text[:room])
+        return len(text)
+
+
+class NoShell:
+    """Stands where a test asks for IPython: magics have nothing to do with marks."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *args, **kwargs: None
+
+
+class World:
+    """The two sides for one submission: the tests' namespace, and the student's process.
+
+    Args:
+        job: what `engine.make_job` returns.
+        sandbox: the fork server.
+    """
+
+    def __init__(self, job: dict[str, Any], sandbox: Sandbox) -> None:
+        self.job, self.limits = job, job["limits"]
+        self.namespace: dict[str, Any] = {
+            "__name__": "__main__",
+            "__builtins__": builtins,
+            "get_ipython": lambda: NoShell(),
+        }
+        shared, operators = set(job["shared"]), {name: set(found) for name, found in job["operators"].items()}
+        self.student = Student(sandbox, self.namespace, shared, operators)
+        self.ends = time.monotonic() + self.limits["submission_seconds"]
+        self.skipped: set[int] = set()
+        self.restarts = 0
+        self.slow = False
+        self.bound: set[str] = set()  # names that tests have bound: theirs from then on
+        self.from_student: set[str] = set()
+        self.outputs: dict[str, dict[str, Any]] = {}
+        self.hidden = {f"<{test['id']}>": frozenset(test["hidden"]) for test in job["tests"]}
+        self.units_done = False
+
+    def prelude(self) -> None:
+        """Runs on the judge's side what needs nothing of the student's."""
+        with self._within(self.limits["cell_seconds"]):
+            for statement in self.job["imports"]:
+                with contextlib.suppress(Exception):
+                    exec(statement, self.namespace)
+            for number, code in enumerate(self.job["prelude"]):
+                with contextlib.suppress(
+                    ImportError
+                ):  # what a test needs of it will be missed there, by its name
+                    exec(compile(code, f"<given {number}>", "exec"), self.namespace)
+
+    # the student's side ---------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """A fresh student's process in which the student's cells have run; those that ended an earlier one
+        are left out.
+
+        Raises:
+            StudentEnded: too many of them did.
+        """
+        while True:
+            self.restarts += 1
+            if self.restarts > MAX_RESTARTS:
+                raise StudentEnded("the code ended its process again and again")
+            self.student.start()
+            self.student.trouble = None
+            if self._run_units():
+                self.student.trouble = None
+                return
+
+    def _run_units(self) -> bool:
+        units = self.job["units"]
+        self._files()
+        again: list[int] = []
+        for number in [*range(len(units)), -1]:
+            pending = again if number < 0 else [number]
+            for index in pending:
+                if index in self.skipped:
+                    continue
+                try:
+                    error = self._run_unit(units[index], final=number < 0)
+                except Interrupted as trouble:
+                    if isinstance(trouble, TimedOut):
+                        self.slow = True
+                    self._note(units[index], {"error": {"types": [str(trouble)], "message": str(trouble)}})
+                    if not self.student.alive:
+                        self.skipped.add(index)
+                        return False
+                    continue
+                if number >= 0 and error == "NameError":
+                    again.append(index)  # it may need a cell that was moved behind it
+        return True
+
+    def _files(self) -> None:
+        names: list[list[Any]] = []
+        blobs: list[bytes] = []
+        for name, data in self.job["files"].items():
+            names.append([name, len(blobs)])
+            blobs.append(data.encode("latin-1"))
+        if names:
+            self._allow(self.limits["cell_seconds"])
+            with contextlib.suppress(Exception):
+                self.student.ask("files", blobs, files=names)
+
+    def _run_unit(self, unit: dict[str, Any], final: bool) -> str:
+        seconds = self.limits["scratch_seconds" if unit["kind"] == "plain" else "cell_seconds"]
+        self._allow(seconds / 3 if self.slow else seconds)
+        try:
+            answer, _ = self.student.ask("run", code=unit["code"])
+        except Exception as error:
+            answer = {"error": {"types": [type(error).__name__], "message": str(error)}}
+        if not isinstance(answer, dict):
+            raise StudentEnded("the code's process sent what is no answer")
+        self._note(unit, answer)
+        if not answer.get("error"):
+            return ""
+        return StudentErrorInfo(answer["error"]).types[0]
+
+    def _note(self, unit: dict[str, Any], answer: dict[str, Any]) -> None:
+        if unit["kind"] != "plain":
+            error = answer.get("error")
+            info = StudentErrorInfo(error) if error else None
+            self.outputs[unit["id"]] = {
+                "text": str(answer.get("text", ""))[:100_000],
+                "displays": _displays(answer.get("displays")),
+                "error": [info.types[0], info.message] if info else None,
+            }
+
+    def _allow(self, seconds: float) -> None:
+        left = self.ends - time.monotonic()
+        if left <= 0:
+            raise TimedOut("the whole notebook took too long")
+        self.student.deadline = time.monotonic() + min(seconds, left)
+
+    # the tests ------------------------------------------------------------------------------------
+
+    def run(self, test: dict[str, Any], visible_only: bool = False) -> dict[str, Any]:
+        """Runs one test; a result that is of another kind than the test expects is converted, and the test
+        run again."""
+        code = test["visible"] if visible_only else test["code"]
+        before, bound = dict(self.namespace), set(self.bound)
+        failed: dict[str, Any] | None = None
+        for coerce in (None, *COERCIONS):
+            self.student.coerce, self.student.saw_arrays = coerce, False
+            outcome = self._attempt(test, code)
+            if not outcome.pop("kind_error") or not self.student.saw_arrays:
+                break
+            failed = failed or outcome
+            if coerce is not COERCIONS[-1]:
+                self.namespace.clear()
+                self.namespace.update(before)
+                self.bound = set(bound)
+        else:
+            outcome = failed or outcome
+        self.student.coerce = None
+        return outcome
+
+    def _attempt(self, test: dict[str, Any], code: str) -> dict[str, Any]:
+        printed = Printed()
+        seconds = self.limits["cell_seconds"] / (3 if self.slow else 1)
+        failure: Failure | None = None
+        kind_error = False
+        points, status = 0.0, FAILED
+        try:
+            if not self.student.alive:
+                self.prepare()
+            self.student.trouble = None
+            self._allow(seconds)
+            with (
+                self._within(seconds + GRACE_SECONDS + 1),
+                contextlib.redirect_stdout(printed),
+                contextlib.redirect_stderr(printed),
+            ):
+                self._names(test)
+                value = _execute(code, f"<{test['id']}>", self.namespace)
+                points, status = _points(value, test["points"])
+            if self.student.trouble is not None:  # a test that catches everything does not catch this
+                raise self.student.trouble
+        except Interrupted as error:
+            points, status = 0.0, TIMED_OUT if isinstance(error, TimedOut) else STOPPED
+            self.slow = self.slow or isinstance(error, TimedOut)
+            failure = failure_of(error, self.hidden, test)
+        except BaseException as error:
+            points, status = 0.0, FAILED
+            failure = failure_of(error, self.hidden, test)
+            kinds = TypeError, RuntimeError, AttributeError, ValueError
+            kind_error = isinstance(error, kinds) and not hasattr(error, "student_error")
+        self.bound |= set(test["binds"])
+        return {
+            "points": points,
+            "status": status,
+            "message": failure.message if failure else "",
+            "detail": failure.detail if failure else "",
+            "hidden": failure.hidden if failure else False,
+            "output": printed.getvalue(),
+            "kind_error": kind_error,
+        }
+
+    def _names(self, test: dict[str, Any]) -> None:
+        """Brings the names that the test reads and that are the student's."""
+        theirs = set(self.job["student_names"])
+        wanted = [
+            name
+            for name in test["reads"]
+            if name not in self.bound
+            and (name in theirs or (name not in self.namespace and not hasattr(builtins, name)))
+        ]
+        found = self.student.lookup(wanted) if wanted else {}
+        for name in wanted:
+            self.namespace.pop(name, None)
+        self.namespace.update(found)
+
+    @contextlib.contextmanager
+    def _within(self, seconds: float) -> Iterator[None]:
+        """Stops the judge's own code, which a student's data may keep busy, after `seconds`."""
+
+        def stop(number: int, frame: Any) -> None:
+            self.student.trouble = self.student.trouble or TimedOut("took too long")
+            raise TimedOut("took too long")
+
+        previous = signal.signal(signal.SIGALRM, stop)
+        signal.setitimer(signal.ITIMER_REAL, seconds, 0.5)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, previous)
+
+
+def _displays(outputs: Any) -> list[dict[str, Any]]:
+    """The displays of a run as far as they are well-formed."""
+    if not isinstance(outputs, list):
+        return []
+    kept = []
+    for output in outputs[:60]:
+        if isinstance(output, dict) and isinstance(output.get("data"), dict):
+            data = {k: v for k, v in output["data"].items() if isinstance(k, str) and isinstance(v, str)}
+            kept.append({"kind": "result" if output.get("kind") == "result" else "display", "data": data})
+    return kept
+
+
+def _execute(code: str, name: str, namespace: dict[str, Any]) -> Any:
+    """Runs a test; the value of its last line where that is an expression."""
+    tree = ast.parse(unwrapped(code))
+    last = tree.body[-1] if tree.body else None
+    if not isinstance(last, ast.Expr):
+        exec(compile(tree, name, "exec"), namespace)
+        return None
+    tree.body.pop()
+    exec(compile(tree, name, "exec"), namespace)
+    return eval(compile(ast.Expression(last.value), name, "eval"), namespace)
+
+
+def _points(value: Any, most: float) -> tuple[float, str]:
+    """Full points, or what the test's last value says: a number is partial credit, and NaN is nothing."""
+    if isinstance(value, proxies.Proxy) or value is None or isinstance(value, str):
+        return most, PASSED
+    if value is False:
+        return 0.0, FAILED
+    try:
+        is_number = not isinstance(value, bool) and getattr(value, "ndim", 0) == 0 and not callable(value)
+        number = float(value) if is_number else math.nan
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        return most, PASSED
+    if not is_number:
+        return most, PASSED
+    points = min(max(number, 0.0), most) if math.isfinite(number) else 0.0
+    return points, PASSED if points == most else PARTIAL if points > 0 else FAILED
+
+
+def run_job(job: dict[str, Any], sandbox: Sandbox, emit: Callable[[dict[str, Any]], None]) -> None:
+    """Grades one submission: `emit` gets an event before and after each test, and the outputs.
+
+    Tests in `job["done"]` have a result already; those in `job["skip"]` ended an earlier attempt and are
+    left out.
+    """
+    if job["folder"]:
+        os.chdir(job["folder"])
+        sys.path.append(job["folder"])
+    world = World(job, sandbox)
+    emit({"begin": "", "seconds": 2 * job["limits"]["submission_seconds"] + 30})
+    try:
+        world.prelude()
+    except Exception as error:
+        text = "".join(traceback.format_exception_only(error)).strip()
+        emit({"crash": f"a cell of the source does not run on the judge's side: {text}"})
+        return
+    with contextlib.suppress(Interrupted, DeadlineError):
+        world.prepare()
+    emit({"outputs": world.outputs})
+    exposed: list[str] = []
+    seen_hidden = False
+    for test in job["tests"]:
+        if test["id"] in job["skip"]:
+            continue
+        seconds = world.limits["cell_seconds"]
+        emit({"begin": test["id"], "seconds": 3 * seconds + 3 * GRACE_SECONDS + 20})
+        result = world.run(test)
+        if test["id"] not in job["done"]:
+            if result["status"] not in (PASSED, PARTIAL) and not result["hidden"] and seen_hidden:
+                exposed.append(test["id"])
+                result = {**result, "message": "A check did not pass."}
+            emit({"test": test["id"], "result": result})
+        seen_hidden = seen_hidden or bool(test["hidden"])
+    world.student.stop()
+    if exposed:
+        _explain(job, sandbox, exposed, emit)
+
+
+def _explain(
+    job: dict[str, Any], sandbox: Sandbox, names: list[str], emit: Callable[[dict[str, Any]], None]
+) -> None:
+    """Messages for visible checks that failed after hidden ones ran, from a process that has met no hidden
+    one.
+
+    The student's code has by then seen the hidden checks' inputs, and a message may hold what it returns.
+    """
+    world = World(
+        {**job, "limits": {**job["limits"], "submission_seconds": 30.0, "cell_seconds": 10.0}}, sandbox
+    )
+    emit({"begin": "", "seconds": 60})
+    with contextlib.suppress(Interrupted, Exception):
+        world.prelude()
+        world.prepare()
+        for test in job["tests"]:
+            result = world.run(test, visible_only=True)
+            if test["id"] in names and result["message"]:
+                emit({"message": test["id"], "text": result["message"]})
+    world.student.stop()
