@@ -499,8 +499,10 @@ check_close(
     "a goal that has moved from 5 to 5.5, normalised", normalizer.normalize(torch.tensor([2.0, 5.5]))[1], 0.5
 )
 ### BEGIN HIDDEN TESTS
-for constant in (0.1, 0.7, -3.3, 12345.678):  # numbers without an exact binary form: the mean is rounded
-    normalizer.fit(torch.full((5000, 2), constant))
+for constant in (0.1, 0.7, -3.3, 12345.678):  # numbers without an exact binary form
+    constants = torch.full((5000, 2), constant)
+    constants[::2] = torch.nextafter(constants[::2], torch.tensor(torch.inf))  # differ by rounding alone
+    normalizer.fit(constants)
     check_close(f"std of 5000 times {constant}", normalizer.std, [1.0, 1.0], hint="rounding is no variation")
 normalizer.fit(torch.tensor([[3.0, -7.0]]))
 check_close("std of a single sample", normalizer.std, [1.0, 1.0], hint="nothing varies in one sample")
