@@ -36,8 +36,13 @@ WEEKS: tuple[Week, ...] = (
         ("ensembles", "calibration", "prioritized", "multistep"),
     ),
     Week(5, "week05_pets", "PETS", ("pets",)),
-    Week(6, "week06_dyna_ppo", "Dyna-PPO", ("ppo", "dyna_ppo")),
-    Week(7, "week07_mbpo", "MBPO", ("sac",)),
+    Week(6, "week06_dyna_ppo", "Dyna-PPO", ("ppo", "imagination", "dyna_ppo")),
+    Week(
+        7,
+        "week07_mbpo",
+        "MBPO",
+        ("sac", "branching", "learned_termination", "mbpo", "mbpo_theory"),
+    ),
 )
 
 
