@@ -80,8 +80,9 @@ class MPPIPlanner(WarmStartPlanner[MPPIConfig]):
                 mean, std, self.low, self.high, config.population_size, self.generator
             )
             scores = rank_invalid_last(score_fn(sequences))  # [N]
-            spread = scores[torch.isfinite(scores)].std(correction=0).nan_to_num(0.0)
-            weights = mppi_weights(scores, config.temperature * max(float(spread), 1e-6))  # [N]
+            finite = scores[torch.isfinite(scores)]
+            spread = float(finite.std(correction=0)) if len(finite) else 0.0
+            weights = mppi_weights(scores, config.temperature * max(spread, 1e-6))  # [N]
             mean = torch.einsum("n,nha->ha", weights, sequences)
         self.last_plan = mean
         return mean
