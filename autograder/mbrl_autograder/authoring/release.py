@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -114,6 +115,7 @@ def student_wheel(week: Week, target: Path, course: Course | None = None) -> Pat
         result = subprocess.run(
             [sys.executable, "-c", script, str(target.resolve())],
             cwd=folder,
+            env=os.environ | {"SOURCE_DATE_EPOCH": "1704067200"},  # the same files give the same bytes
             capture_output=True,
             text=True,
             check=False,
