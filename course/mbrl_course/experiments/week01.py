@@ -62,7 +62,7 @@ class ModelShiftConfig:
         task: the task.
         num_steps: environment steps of each kind of data to fit to.
         num_test_steps: further ones of each kind to judge by.
-        hold: for how many steps the second kind of data keeps each of its extreme actions.
+        holds: for how many steps each of the other kinds of data keeps its extreme actions.
         model: as in `ModelFitConfig.models`.
         ensemble_size: members of the model.
         batch_size: transitions per gradient step and member.
@@ -74,7 +74,7 @@ class ModelShiftConfig:
     task: str = "cheetah"
     num_steps: int = 20_000
     num_test_steps: int = 5_000
-    hold: int = 20
+    holds: tuple[int, ...] = (1, 2, 5)
     model: str = "500x(2x250)"
     ensemble_size: int = 3
     batch_size: int = 512
@@ -184,13 +184,14 @@ def holding_policy(task: Task, hold: int, generator: torch.Generator) -> Policy:
 
 
 def relative_error(predict: Callable[[Tensor, Tensor], Tensor], data: Batch) -> float:
-    """One-step squared error relative to that of predicting no change, averaged over the dimensions.
+    """One-step squared error relative to that of predicting no change, averaged over dimensions that change.
 
     0 is perfect; 1 is no better than "everything stays as it is".
     """
     error = (predict(data.obs, data.action) - data.next_obs).square().mean(dim=0)  # [D]
     change = (data.next_obs - data.obs).square().mean(dim=0)  # [D]
-    return float((error / change.clamp(min=1e-12)).mean())
+    moves = change > 1e-12
+    return float((error[moves] / change[moves]).mean())
 
 
 def run_model_fits(config: ModelFitConfig, run: Run) -> None:
@@ -240,38 +241,39 @@ def thinned(count: int, points: int = 100) -> list[int]:
 
 
 def run_model_shift(config: ModelShiftConfig, run: Run) -> None:
-    """model-shift: each model on each kind of data.
+    """model-shift: two models on several kinds of data.
 
-    The data are "random" (independent random actions) and "held" (extreme actions that are held for a
-    while, which takes the cheetah elsewhere); models are fitted to "random" and to "random + held".
+    The data are "random" (independent random actions) and "held K" (extreme actions that are held for K
+    steps, which takes the cheetah elsewhere); one model is fitted to "random", one to "all".
 
-    Rows: trained_on, tested_on, metric, step, value; the metrics are "one_step" (see `relative_error`) and
-    "E_k" (`step` is k).
+    Rows: trained_on, tested_on, metric, step, value; the metrics are "one_step" (see `relative_error`),
+    "distance" (of the inputs from the training data's mean, root mean square over samples and dimensions, in
+    their standard deviations) and "E_k" (`step` is k).
     """
     from mbrl_course.buffers import concatenate
     from mbrl_course.dynamics import k_step_errors
 
     task = get_task(config.task)
     data_generator = torch.Generator().manual_seed(run.seed)  # the same data after an interruption
-    policies = {
-        "random": random_policy(task, data_generator),
-        "held": holding_policy(task, config.hold, data_generator),
-    }
+    policies = {"random": random_policy(task, data_generator)}
+    policies |= {f"held {hold}": holding_policy(task, hold, data_generator) for hold in config.holds}
     train: dict[str, Batch] = {}
     test: dict[str, Batch] = {}
     for name, policy in policies.items():
         for part, steps in ((train, config.num_steps), (test, config.num_test_steps)):
             part[name] = collect(task, policy, steps, data_generator, progress=run.progress).data
-    train["random + held"] = concatenate([train["random"], train.pop("held")])
     drawn = {
         name: trajectories(data, config.max_k, config.num_sequences, data_generator)
         for name, data in test.items()
     }
-    for trained_on in run.units(train, "models"):
-        model, _ = fit_model(config.model, task, train[trained_on], config, run.generator, run.progress)
+    fits = {"random": train["random"], "all": concatenate(list(train.values()))}
+    for trained_on in run.units(fits, "models"):
+        model, _ = fit_model(config.model, task, fits[trained_on], config, run.generator, run.progress)
         predict = mean_prediction(model)
         for tested_on, data in test.items():
             labels = {"trained_on": trained_on, "tested_on": tested_on}
+            inputs = model.input_normalizer.normalize(torch.cat([data.obs, data.action], dim=-1))
+            run.log(**labels, metric="distance", step=1, value=float(inputs.square().mean().sqrt()))
             run.log(**labels, metric="one_step", step=1, value=relative_error(predict, data))
             for k, error in enumerate(k_step_errors(predict, *drawn[tested_on]), start=1):
                 run.log(**labels, metric="E_k", step=k, value=float(error))
