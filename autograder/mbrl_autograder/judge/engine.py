@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import os
 import queue
-import re
 import socket
 import subprocess
 import sys
@@ -20,8 +19,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from .names import global_reads, parse
-from .notebook import SOLUTION, TEST, UnreadableError, files_beside, parse_notebook, read_bytes, source_cells
+from .names import parse
+from .notebook import UnreadableError, files_beside, parse_notebook, read_bytes, source_cells
 from .notebook import visible_text as visible
 from .plan import SourcePlan, plan_source, plan_submission
 from .results import (
@@ -215,11 +214,12 @@ def make_job(
                 "visible": visible(test.code),
                 "points": test.points,
                 "hidden": sorted(test.hidden),
-                "reads": sorted(test.reads),
+                "asks": sorted(test.asks),
                 "binds": sorted(test.binds),
             }
             for test in plan.tests
         ],
+        "modules": plan.modules,
         "prelude": plan.prelude,
         "imports": plan.imports,
         "student_names": sorted(plan.student_names),
@@ -264,7 +264,7 @@ def _behind_tests(
         if cell.id == solution and (tree := parse(cell.text))
         for name in _bound_by(tree)
     }
-    own = [test for test in plan.tests if test.reads & binds]
+    own = [test for test in plan.tests if test.asks & binds]
     if all(cells[test.id].points >= test.points - LITTLE for test in own):
         return cells, False
     lost = {test.id: replace(cells[test.id], points=0.0) for test in own}
@@ -273,15 +273,6 @@ def _behind_tests(
 
 def _bound_by(tree: Any) -> set[str]:
     return {name for node in tree.body if (name := getattr(node, "name", None))}
-
-
-def modules_of(source: Path) -> list[str]:
-    """The modules that a source notebook imports: to be imported once, before the first submission."""
-    found: set[str] = set()
-    for cell in source_cells(parse_notebook(Path(source).read_bytes())):
-        if cell.kind not in (TEST, SOLUTION):
-            found |= set(re.findall(r"^\s*(?:import|from)\s+([A-Za-z_][\w.]*)", cell.text, re.M))
-    return sorted(found - global_reads(""))
 
 
 class WorkerError(RuntimeError):

@@ -7,6 +7,7 @@ import re
 import symtable
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from IPython.core.inputtransformer2 import TransformerManager
 
@@ -26,6 +27,7 @@ def unwrapped(code: str) -> str:
     return "\n".join(lines)
 
 
+@lru_cache(maxsize=4096)
 def parse(code: str) -> ast.Module | None:
     """The syntax tree of a cell, magics translated; None where it has no valid syntax."""
     try:
@@ -59,10 +61,11 @@ class Statement:
     writes_module: str = ""
 
 
-def statements(code: str) -> list[Statement]:
+@lru_cache(maxsize=4096)
+def statements(code: str) -> tuple[Statement, ...]:
     """The top-level statements of a cell, or none where it has no valid syntax."""
     tree = parse(code)
-    return [] if tree is None else [_statement(node) for node in tree.body]
+    return () if tree is None else tuple(_statement(node) for node in tree.body)
 
 
 def _statement(node: ast.stmt) -> Statement:
@@ -163,6 +166,18 @@ def _written_module(node: ast.stmt) -> str:
     text = ast.unparse(node) if isinstance(node, ast.Expr) else ""
     match = re.match(r"get_ipython\(\)\.run_cell_magic\('writefile', '(?:-a )?(\w+)\.py'", text)
     return match[1] if match else ""
+
+
+def imported_modules(code: str) -> set[str]:
+    """The full names of the modules that `code` imports anywhere."""
+    tree = parse(code)
+    found: set[str] = set()
+    for node in ast.walk(tree) if tree is not None else ():
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            found.add(node.module)
+    return found
 
 
 def special_methods(tree: ast.Module) -> dict[str, set[str]]:

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import ast
 import builtins
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .names import Statement, parse, special_methods, statements, unwrapped
-from .notebook import LOCKED, PLAIN, SOLUTION, TEST, Cell, grade_id, hidden_lines, text_of, visible_text
+from .names import Statement, imported_modules, parse, special_methods, statements, unwrapped
+from .notebook import LOCKED, PLAIN, SOLUTION, TEST, TEXT, Cell, grade_id, hidden_lines, text_of, visible_text
 
 BUILTINS = frozenset(vars(builtins))
 
@@ -31,7 +31,7 @@ class TestCell:
     code: str
     points: float
     hidden: frozenset[int]
-    reads: frozenset[str]
+    asks: frozenset[str]
     binds: frozenset[str]
 
 
@@ -47,6 +47,8 @@ class SourcePlan:
         use such.
         shared: names of classes that exist on both sides.
         operators: for each class of the source's, its special methods.
+        tainted: the numbers of given cells that use the student's names.
+        modules: what its cells import: to be imported once, before the first submission.
     """
 
     cells: list[Cell]
@@ -57,11 +59,12 @@ class SourcePlan:
     shared: set[str] = field(default_factory=set)
     operators: dict[str, set[str]] = field(default_factory=dict)
     tainted: set[int] = field(default_factory=set)
+    modules: list[str] = field(default_factory=list)
 
     @property
     def wanted(self) -> set[str]:
         """The names that tests read of the student's side."""
-        return {name for test in self.tests for name in test.reads} - BUILTINS
+        return {name for test in self.tests for name in test.asks}
 
 
 def plan_source(cells: list[Cell]) -> SourcePlan:
@@ -73,11 +76,13 @@ def plan_source(cells: list[Cell]) -> SourcePlan:
         if cell.kind in (LOCKED, PLAIN, SOLUTION, TEST)
     }
     imported: set[str] = set()
+    solved: set[str] = set()
     for i, cell in enumerate(cells):
         if cell.kind == SOLUTION:
             plan.imports += [s.code for s in facts[i] if s.is_import]
             imported |= _union(s.binds for s in facts[i] if s.is_import)
-            plan.student_names |= _union(s.binds for s in facts[i] if not s.is_import)
+            solved |= _union(s.binds for s in facts[i] if not s.is_import)
+    plan.student_names = set(solved)
     given = [i for i, cell in enumerate(cells) if cell.kind in (LOCKED, PLAIN)]
     changed = True
     while changed:
@@ -90,13 +95,12 @@ def plan_source(cells: list[Cell]) -> SourcePlan:
     plan.student_names -= imported
     for i, cell in enumerate(cells):
         if cell.kind == TEST:
-            code, hidden = cell.text, hidden_lines(cell.text)
-            reads, binds = _union(s.reads for s in facts[i]), _union(s.binds for s in facts[i])
-            plan.tests.append(
-                TestCell(cell.id, code, cell.points, hidden, frozenset(reads), frozenset(binds))
-            )
+            hidden, binds = hidden_lines(cell.text), frozenset(_union(s.binds for s in facts[i]))
+            asks = _asked(facts[i], binds - solved) - BUILTINS
+            plan.tests.append(TestCell(cell.id, cell.text, cell.points, hidden, asks, binds))
     _plan_prelude(plan, facts, given)
     trees = [tree for cell in cells if cell.kind in (LOCKED, PLAIN, SOLUTION) and (tree := parse(cell.text))]
+    plan.modules = sorted(_union(imported_modules(cell.text) for cell in cells if cell.kind != TEXT))
     plan.operators = special_methods(ast.Module([node for tree in trees for node in tree.body], []))
     return plan
 
@@ -105,7 +109,17 @@ def _union(sets: Iterable[Iterable[str]]) -> set[str]:
     return {name for names in sets for name in names}
 
 
-def _plan_prelude(plan: SourcePlan, facts: dict[int, list[Statement]], given: list[int]) -> None:
+def _asked(facts: Sequence[Statement], own: frozenset[str]) -> frozenset[str]:
+    """The names that a test reads before it binds them itself, and that are not its own in any case."""
+    asked: set[str] = set()
+    bound: set[str] = set()
+    for statement in facts:
+        asked |= statement.reads - bound - own
+        bound |= statement.binds
+    return frozenset(asked)
+
+
+def _plan_prelude(plan: SourcePlan, facts: Mapping[int, Sequence[Statement]], given: list[int]) -> None:
     needed = plan.wanted
     chosen: set[int] = set()
     changed = True
@@ -139,7 +153,7 @@ class Unit:
     id: str
     kind: str
     code: str
-    facts: list[Statement]
+    facts: Sequence[Statement]
     late: bool = False
 
 
@@ -170,9 +184,9 @@ def plan_submission(plan: SourcePlan, content: dict[str, Any]) -> tuple[list[Uni
                 parts[name].append(text)
             else:
                 parts[name] = [text]
-                order.append(Unit(name, SOLUTION, "", []))
+                order.append(Unit(name, SOLUTION, "", ()))
         elif isinstance(cell, dict) and cell.get("cell_type") == "code" and text.strip():
-            order.append(Unit(f"cell {number + 1}", PLAIN, text, []))
+            order.append(Unit(f"cell {number + 1}", PLAIN, text, ()))
     for unit in order:
         if unit.kind == SOLUTION:
             unit.code = unwrapped(_joined(parts[unit.id]))
@@ -226,9 +240,9 @@ def _chosen(plan: SourcePlan, order: list[Unit]) -> list[Unit]:
     locked_names = _union(s.binds for unit in order if unit.kind == LOCKED for s in unit.facts)
     protected = solution_names | locked_names - stub_names
     needed = plan.wanted | _union(s.reads for unit in order if unit.kind == SOLUTION for s in unit.facts)
-    modules = _imported_modules(order)
+    modules = _union(imported_modules(unit.code) for unit in order)
     spare = _spare_units(plan)
-    keep: dict[int, list[Statement]] = {}
+    keep: dict[int, Sequence[Statement]] = {}
     changed = True
     while changed:
         changed = False
@@ -246,11 +260,11 @@ def _chosen(plan: SourcePlan, order: list[Unit]) -> list[Unit]:
             unit.facts = facts
             bound_elsewhere = protected if i < len(order) else protected | _bound(order, keep)
             for statement in facts:
-                if statement in keep.get(i, []) or not _is_needed(
+                if statement in keep.get(i, ()) or not _is_needed(
                     statement, needed, bound_elsewhere, modules
                 ):
                     continue
-                keep.setdefault(i, []).append(statement)
+                keep[i] = [*keep.get(i, ()), statement]
                 needed |= statement.reads
                 changed = True
     units = []
@@ -269,7 +283,7 @@ def _chosen(plan: SourcePlan, order: list[Unit]) -> list[Unit]:
     return [*shared, *spares, *(u for u in rest if not u.late), *(u for u in rest if u.late)]
 
 
-def _bound(order: list[Unit], keep: dict[int, list[Statement]]) -> set[str]:
+def _bound(order: list[Unit], keep: dict[int, Sequence[Statement]]) -> set[str]:
     return _union(s.binds for i in keep if i < len(order) for s in keep[i])
 
 
@@ -281,7 +295,7 @@ def _spare_units(plan: SourcePlan) -> list[Unit]:
     units = []
     for text in texts:
         facts = [s for s in statements(text) if s.binds and not s.reads & plan.student_names]
-        units.append(Unit("given", PLAIN, text, facts or statements("")))
+        units.append(Unit("given", PLAIN, text, facts))
     return [unit for unit in units if unit.facts]
 
 
@@ -293,15 +307,3 @@ def _is_needed(statement: Statement, needed: set[str], bound_elsewhere: set[str]
     if statement.binds & needed - bound_elsewhere:
         return True
     return not statement.binds and bool(statement.changes & needed - bound_elsewhere)
-
-
-def _imported_modules(order: list[Unit]) -> set[str]:
-    found: set[str] = set()
-    for unit in order:
-        tree = parse(unit.code)
-        for node in ast.walk(tree) if tree is not None else ():
-            if isinstance(node, ast.Import):
-                found |= {alias.name.split(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom):
-                found.add((node.module or "").split(".")[0])
-    return found

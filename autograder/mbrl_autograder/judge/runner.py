@@ -235,12 +235,12 @@ class World:
 
     def _names(self, test: dict[str, Any]) -> None:
         """Brings the names that the test reads and that are the student's."""
-        theirs = set(self.job["student_names"])
+        theirs, own = set(self.job["student_names"]), self.namespace
         wanted = [
             name
-            for name in test["reads"]
+            for name in test["asks"]
             if name not in self.bound
-            and (name in theirs or (name not in self.namespace and not hasattr(builtins, name)))
+            and (name in theirs or (name not in own and not hasattr(builtins, name)))
         ]
         found = self.student.lookup(wanted) if wanted else {}
         for name in wanted:

@@ -252,12 +252,18 @@ class Sandbox:
         """Ends the student's process and everything that it started."""
         self._command({"do": "kill"})
 
+    def preload(self, modules: Sequence[str]) -> None:
+        """Imports modules that submissions are going to import."""
+        self._command({"do": "preload", "modules": list(modules)}, seconds=START_SECONDS)
+
     def why_ended(self) -> str:
         """ "memory" or "processes" where a limit ended the last student's process, otherwise ""."""
         return str(self._command({"do": "why"}).get("ended", ""))
 
-    def _command(self, command: dict[str, Any], fds: Iterable[int] = ()) -> dict[str, Any]:
-        self.control.settimeout(30)
+    def _command(
+        self, command: dict[str, Any], fds: Iterable[int] = (), seconds: float = 30
+    ) -> dict[str, Any]:
+        self.control.settimeout(seconds)
         number = int.from_bytes(
             os.urandom(6), "big"
         )  # whoever asks, in whatever process: its answer is known by it

@@ -35,17 +35,26 @@ class Worker:
     def __init__(self, options: dict[str, Any]) -> None:
         self.options = options
         self.limits = JudgeLimits(**options["limits"])
+        self.known = set(options["preload"])
         self.sandbox = self._sandbox()
+
+    def _learn(self, modules: list[str]) -> None:
+        """Imports on both sides what a source notebook imports, once for all its submissions."""
+        if modules:
+            preload(modules)
+            self.known |= set(modules)
+            self.sandbox.preload(modules)
 
     def _sandbox(self) -> Sandbox:
         options = self.options
         paths = [Path(path) for path in options["python_path"]]
-        return Sandbox(self.limits, paths, options["preload"], options["index"], options["sandbox"])
+        return Sandbox(self.limits, paths, sorted(self.known), options["index"], options["sandbox"])
 
     def grade(self, job: dict[str, Any]) -> dict[str, Any]:
         """The results of the tests, the outputs, and what crashed, if anything did."""
         found: dict[str, Any] = {"results": {}, "outputs": {}, "crash": ""}
         skip: list[str] = []
+        self._learn([name for name in job["modules"] if name not in self.known])
         for _ in range(MAX_ATTEMPTS):
             job = {**job, "skip": skip, "done": list(found["results"])}
             found["crash"] = ""

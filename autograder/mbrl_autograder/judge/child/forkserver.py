@@ -36,6 +36,16 @@ class ForkServer:
         self.own_memory = 0
         self.sees_own_processes: bool = False
 
+    def measure(self) -> None:
+        """Notes how much memory is the libraries', and keeps the collector off it in the forks."""
+        self.address_space = linux.own_address_space()
+        self.sees_own_processes = (
+            os.path.exists("/proc/self") and os.readlink("/proc/self") == f"{os.getpid()}"
+        )
+        self.own_memory = linux.process_table().get(os.getpid(), (0, 0))[1]
+        gc.collect()
+        gc.freeze()
+
     def run(self) -> None:
         """Serves until the other side goes away."""
         while True:
@@ -59,6 +69,10 @@ class ForkServer:
             self._signal(signal.SIGINT)
         elif kind == "kill":
             self._end()
+        elif kind == "preload":
+            self._end()
+            _preload(command["modules"])
+            self.measure()
         elif kind == "why":
             answer = {"ended": self.ended}
         for fd in fds:
@@ -214,8 +228,13 @@ def _preload(modules: list[str]) -> list[str]:
             importlib.import_module(name)
         except Exception as error:  # a module that does not import here is the notebook's own matter
             missing.append(f"{name}: {type(error).__name__}")
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(1)
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(1)
+        weight = torch.nn.Parameter(torch.zeros(1))
+        optimizer = torch.optim.SGD([weight], lr=0.0)  # the first one imports for seconds
+        (weight * weight).sum().backward()
+        optimizer.step()
     return missing
 
 
@@ -223,7 +242,7 @@ def _warm_shell() -> None:
     from IPython.core.history import HistoryManager
     from IPython.core.interactiveshell import InteractiveShell
 
-    HistoryManager.enabled = False
+    HistoryManager.enabled = False  # type: ignore[assignment]
     shell = InteractiveShell.instance()
     shell.run_cell("None", store_history=False)
 
@@ -242,12 +261,7 @@ def main(fd: int) -> None:
     missing = _preload(options["preload"])
     _warm_shell()
     server = ForkServer(control, options)
-    server.address_space = linux.own_address_space()
-    if os.path.exists("/proc/self"):
-        server.sees_own_processes = os.readlink("/proc/self") == str(os.getpid())
-    server.own_memory = linux.process_table().get(os.getpid(), (0, 0))[1]
-    gc.collect()
-    gc.freeze()
+    server.measure()
     if options["sandbox"]:
         linux.prctl(linux.PR_SET_DUMPABLE, 0)
     control.send(
