@@ -244,7 +244,7 @@ def test_a_shifted_plan_is_one_step_ahead(horizon, action_dim, fill):
 
 def test_an_unknown_fill_is_refused():
     with pytest.raises(ValueError, match=r"fill is 'wrap', expected 'repeat' or 'zero'"):
-        shift_plan(torch.zeros(3, 1), "wrap")
+        shift_plan(torch.zeros(3, 1), "wrap")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
