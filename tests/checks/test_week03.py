@@ -283,7 +283,8 @@ MISTAKES = {
     "one draw for all rows": (
         NOISE,
         "return signal / power.sqrt()",
-        "signal = signal[..., :1, :].expand(shape) if len(shape) > 2 else signal\n    return signal / power.sqrt()",
+        "rows = slice(0, 1) if len(shape) == 3 else slice(None)\n"
+        "    return (signal[..., rows, :] if len(shape) > 1 else signal).expand(shape) / power.sqrt()",
         "independent",
     ),
 }
