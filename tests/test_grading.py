@@ -17,7 +17,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell
 from nbgrader.api import Gradebook
 from traitlets.config import Config
 
-from mbrl_autograder.grading import GradingError, Job, Limits, Outcome, format_table, grade
+from mbrl_autograder.grading import GradingError, Job, Limits, Outcome, engine, format_table, grade
 from mbrl_autograder.grading.collect import collect
 from mbrl_autograder.grading.course import Course, exercise_of, find_course
 from mbrl_autograder.grading.demos import unneeded_demos
@@ -489,6 +489,29 @@ def test_run_bounded_ends_grandchildren_in_other_sessions(tmp_path: Path) -> Non
     assert result is None
     pid = int((tmp_path / "pid").read_text())
     assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_an_interrupted_run_ends_what_it_started(tmp_path: Path) -> None:
+    make_course(tmp_path)
+    for student in ("ada", "bob", "carl"):
+        hand_in(tmp_path / "in", student, submitted(RIGHT))
+    sleeping: list[int | None] = []
+
+    def executor(job: Job) -> Outcome:
+        if job.student == "ada":
+            return all_right(job)
+        command = [sys.executable, "-c", "import time; time.sleep(300)"]
+        log = tmp_path / f"{job.student}.txt"
+        sleeping.append(run_bounded(command, seconds=300, cwd=tmp_path, env=os.environ, log=log))
+        return all_right(job)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(engine, "record", interrupt)
+        run(tmp_path, tmp_path / "in", executor=executor, workers=2)
+    assert sleeping and all(code is not None and code != 0 for code in sleeping)
 
 
 @pytest.mark.slow

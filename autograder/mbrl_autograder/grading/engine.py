@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -29,6 +30,7 @@ from .model import (
     Submission,
 )
 from .notebooks import NotANotebookError, has_tests, read_notebook, restore
+from .processes import end_running
 from .record import keep_submitted, read_rows, record
 from .report import write_csv
 
@@ -79,9 +81,11 @@ def grade(
     def execute(submission: Submission) -> tuple[dict[str, Outcome], str, str]:
         return _execute(assignment, submission, executor, paths, limits)
 
+    futures: dict[Future, Submission] = {}
+    pages: dict[Future, str] = {}
     with ThreadPoolExecutor(workers) as pool:
         try:
-            futures: dict[Future, Submission] = {pool.submit(execute, one): one for one in arrived}
+            futures.update((pool.submit(execute, one), one) for one in arrived)
             for future in _shown(futures, f"grading {assignment.name}", progress):
                 submission = futures[future]
                 outcomes, status, reason = future.result()
@@ -89,13 +93,16 @@ def grade(
                 keep_submitted(assignment, submission)
                 record(assignment, submission.student, outcomes)
             with_pages = [student for student in run if _has_notebooks(assignment, student)]
-            pages = {pool.submit(write_feedback, home.root, assignment.name, one): one for one in with_pages}
+            pages.update((pool.submit(write_feedback, home.root, assignment.name, s), s) for s in with_pages)
             for future in _shown(pages, "feedback", progress):
                 if problem := future.result():
                     status, reason = run[pages[future]]
                     run[pages[future]] = (status, "; ".join(filter(None, [reason, problem])))
-        except BaseException:  # Ctrl-C: what waits is dropped, what runs is waited for
-            pool.shutdown(cancel_futures=True)
+        except BaseException:  # Ctrl-C: what waits is dropped, what runs is ended
+            pool.shutdown(wait=False, cancel_futures=True)
+            while not all(future.done() for future in (*futures, *pages)):
+                end_running()
+                time.sleep(0.1)
             raise
     rows = tuple(read_rows(assignment, run))
     csv = home.root / "grades" / assignment.name / "grades.csv"

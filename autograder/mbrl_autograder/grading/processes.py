@@ -20,6 +20,15 @@ import psutil
 PR_SET_CHILD_SUBREAPER = 36  # Linux: orphans become children of this process, so that it can still find them
 
 
+_running: set[psutil.Process] = set()  # the commands that `run_bounded` runs now, in any thread
+
+
+def end_running() -> None:
+    """Ends the commands that `run_bounded` runs now in other threads, so that it returns there at once."""
+    for root in list(_running):
+        end(root, set())
+
+
 def adopt_orphans() -> None:
     """Makes this process the parent of descendants whose own parent ends (on Linux; else nothing)."""
     if sys.platform == "linux":
@@ -46,6 +55,7 @@ def run_bounded(
         )
         seen: set[psutil.Process] = set()
         root = psutil.Process(process.pid)
+        _running.add(root)
         try:
             while process.poll() is None and time.monotonic() < deadline:
                 seen.update(_descendants(root))
@@ -54,6 +64,7 @@ def run_bounded(
             return process.returncode
         finally:  # an interrupted run (Ctrl-C) too leaves nothing behind
             end(root, seen)
+            _running.discard(root)
             with suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=10)
 
