@@ -48,7 +48,7 @@ check: setup  ## fail if solutions/ or weeks/ are stale
 	mbrl-course check
 
 bench: setup  ## measure speed (minutes; not part of the tests)
-	pytest tests/benchmarks -m benchmark -s
+	python tests/benchmarks/bench_planning.py
 
 clean:  ## remove caches, build/, dist/ and demo/; what you graded and ran stays
 	rm -rf demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

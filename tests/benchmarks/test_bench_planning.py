@@ -1,0 +1,51 @@
+"""The planning benchmark runs, counts its arithmetic right, and writes what it says. No time is judged."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from benchmarks.bench_planning import main, matrix_product, plan_function, settings
+
+
+def test_runs_at_a_tiny_size_and_writes_json_and_csv(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    threads = torch.get_num_threads()
+    for name in ("plans.json", "plans.csv"):
+        assert main(["--tiny", "--repeats", "2", "--threads", "1", "--out", str(tmp_path / name)]) == 0
+    assert torch.get_num_threads() == threads
+    printed = capsys.readouterr().out
+    assert "cheetah" in printed and "CEM, 4 iterations" in printed
+    content = json.loads((tmp_path / "plans.json").read_text())
+    assert content["threads"] == "1"
+    table = pd.read_csv(tmp_path / "plans.csv")
+    for rows in (pd.DataFrame(content["plans"]), table):
+        assert list(rows.task) == ["obstacles", "obstacles", "cheetah", "cheetah"]
+        assert (rows.ms_per_plan >= rows.best_ms).all()
+        assert rows.share_of_peak.to_numpy() == pytest.approx(rows.gflops / rows.peak_gflops, rel=1e-4)
+        assert rows.gflops.to_numpy() == pytest.approx(1e3 * rows.gflop_per_plan / rows.ms_per_plan, rel=1e-4)
+
+
+def test_the_settings_are_the_published_ones_and_their_arithmetic_is_counted() -> None:
+    obstacles, obstacles_cem, cheetah, cheetah_cem = settings()
+    for config in settings():
+        assert (config.ensemble_size, config.hidden_sizes, config.num_sequences) == (3, (250, 250), 1000)
+    assert (obstacles.horizon, cheetah.horizon) == (10, 15)
+    assert obstacles_cem.cem_iterations == cheetah_cem.cem_iterations == 4
+    per_state = 2 * 3 * ((4 + 2) * 250 + 250 * 250 + 250 * 4)
+    assert plan_function(obstacles)[1] == per_state * 1000 * 10
+    assert plan_function(obstacles_cem)[1] == per_state * 1000 * 10 * 4
+    assert plan_function(cheetah)[1] == 2 * 3 * ((21 + 6) * 250 + 250 * 250 + 250 * 21) * 1000 * 15
+    assert matrix_product(8)[1] == 2 * 8**3
+
+
+@pytest.mark.parametrize("arguments", [["--out", "plans.txt"], ["--repeats", "0"]])
+def test_refuses_what_makes_no_sense(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert arguments[0] in capsys.readouterr().err
