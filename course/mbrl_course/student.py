@@ -230,12 +230,20 @@ def _dependents(names: set[str]) -> set[str]:
 
 
 def _imports(module: ModuleType) -> set[str]:
-    """The modules of the package that a loaded module names in its import statements."""
+    """The modules that a loaded module imported when it was loaded.
+
+    Imports inside functions look the module up each time, and so find the new one by themselves.
+    """
     file = getattr(module, "__file__", None)
     if not file or not file.endswith(".py"):
         return set()
     found: set[str] = set()
-    for node in ast.walk(ast.parse(Path(file).read_text(encoding="utf-8"))):
+    waiting: list[ast.AST] = [ast.parse(Path(file).read_text(encoding="utf-8"))]
+    while waiting:
+        node = waiting.pop()
+        for_checkers = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        if not for_checkers and not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            waiting += ast.iter_child_nodes(node)
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):

@@ -126,5 +126,18 @@ REAL = Course.here()
 
 @pytest.mark.slow
 @pytest.mark.parametrize("week", REAL.select(None), ids=lambda week: week.id)
+def test_all_of_an_edition_can_be_imported(week: Week, tmp_path: Path) -> None:
+    edition = install(student_wheel(week, tmp_path, REAL), tmp_path / "edition")
+    code = (
+        "import importlib, pkgutil, mbrl_course\n"
+        "for module in pkgutil.walk_packages(mbrl_course.__path__, 'mbrl_course.'):\n"
+        "    importlib.import_module(module.name)"
+    )
+    result = minicourse.run_python(code, tmp_path, edition)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("week", REAL.select(None), ids=lambda week: week.id)
 def test_each_weeks_solutions_run_on_its_student_edition(week: Week, tmp_path: Path) -> None:
     run_on_edition(REAL, week, tmp_path, {"SCALE": "smoke"})

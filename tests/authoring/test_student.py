@@ -273,14 +273,20 @@ def test_modules_that_imported_the_old_one_are_forgotten(student: Student) -> No
     (experiments / "__init__.py").write_text("VALUE = 1\n")
     (experiments / "week02.py").write_text("from . import VALUE\nfrom ..mpc import total\n")
     (experiments / "chart.py").write_text("from ..plots import TOTAL\n")
+    (experiments / "lazy.py").write_text(
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import mbrl_course.mpc\n\n"
+        "def total():\n    from mbrl_course import mpc\n\n    return mpc.total\n"
+    )
     out = student.runs(
         "import sys, mbrl_course.experiments.week02, mbrl_course.experiments.chart, mbrl_course.buffers\n"
         "from mbrl_course.mpc import total\n"
+        "from mbrl_course.experiments import lazy\n"
         "old, buffers, package = total, mbrl_course.buffers, mbrl_course.experiments\n"
         "attempt(2)\n"
         "assert 'mbrl_course.plots' not in sys.modules and not hasattr(mbrl_course, 'plots')\n"
         "assert mbrl_course.buffers is buffers, 'it needs nothing of the week'\n"
         "assert mbrl_course.experiments is package, 'its __init__ does not'\n"
+        "assert package.lazy is lazy and lazy.total() is mbrl_course.mpc.total\n"
         "import mbrl_course.experiments.week02, mbrl_course.experiments.chart\n"
         "from mbrl_course.mpc import total\n"
         "from mbrl_course.experiments import chart, week02\n"
