@@ -118,7 +118,12 @@ def make_score_fn(
 
     Returns:
         A function from action sequences [N, H, A] to scores [N].
+
+    Raises:
+        ValueError: `obs` is not a single state.
     """
+    if obs.dim() != 1:
+        raise ValueError(f"obs has shape {list(obs.shape)}, expected the one state to plan from, [D]")
 
     @torch.inference_mode()
     def score(action_sequences: Tensor) -> Tensor:
