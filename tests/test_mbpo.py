@@ -312,7 +312,7 @@ def test_it_learns_to_balance():
         learning_rate=2e-3,
         initial_temperature=0.1,
         start_steps=200,
-        updates_per_step=4,
+        updates_per_step=3,
         ensemble_size=3,
         num_elites=3,
         model_hidden_sizes=(64,),
@@ -323,8 +323,10 @@ def test_it_learns_to_balance():
     )
     agent = MBPO(task, config, seed=0)
     untrained = evaluate(task, agent.act, 3, progress=False).mean()
-    agent.train(1200)
-    assert evaluate(task, agent.act, 3, progress=False).mean() > 100 > untrained  # 200 is the most
+    agent.train(900)
+    assert (
+        evaluate(task, agent.act, 3, progress=False).mean() > 80 > untrained
+    )  # 200 is the most; three seeds gave 151, 181 and 122
 
 
 @pytest.mark.parametrize(
