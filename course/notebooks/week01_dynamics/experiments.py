@@ -13,8 +13,8 @@
 # experiment there is a prediction to write down, and after it a question about what you saw. Both are read by
 # a person. A wrong prediction with a reason earns full marks.
 #
-# **Time**, measured on two cores: about MINUTES_LAPTOP minutes with `SCALE = "laptop"`, less than one with
-# `"smoke"`, MINUTES_FULL with `"full"` (ensembles of three, as in CS285).
+# **Time**, measured on two cores: about 2 minutes with `SCALE = "laptop"`, less than one with `"smoke"`, 3
+# with `"full"` (ensembles of three, as in CS285).
 
 # %% kind="parameters"
 SCALE = "laptop"  # "smoke": seconds, to see that all runs; "laptop": minutes; "full": the published setting
@@ -145,6 +145,8 @@ for place, name in enumerate(config.models[::-1]):
         reference = shipped[(shipped["metric"] == "mpe") & (shipped["model"] == name)]["value"]
         ax.plot([reference.min(), reference.max()], [place - 0.25] * 2, color=GREY, linewidth=4, alpha=0.6)
 ax.set_xscale("log")
+ax.set_xticks([0.1, 0.3, 1, 3, 10], ["0.1", "0.3", "1", "3", "10"])
+ax.minorticks_off()
 ax.set(
     yticks=range(len(config.models)), yticklabels=config.models[::-1], ylim=(-0.6, len(config.models) - 0.5)
 )
@@ -153,22 +155,30 @@ ax.set_title("Each dot one seed")
 plt.show()
 
 # %% [markdown]
-# **Explain what you see.** (a) Why is the third model best? Say what the second lacks, and what the first
-# lacks, and how the figures show it. (b) The first model's hold-out loss is about as good as its training
-# loss. What does that tell about its weakness, and would more data or more steps cure it? (c) The orders by
-# loss and by mean prediction error agree here. Do they have to?
+# **Explain what you see.**
+#
+# (a) Why is the third model best? Say what the second lacks, and what the first lacks, and how the figures
+# show it.
+#
+# (b) The first model's hold-out loss is about as good as its training loss. What does that tell about its
+# weakness, and would more data or more steps cure it?
+#
+# (c) The orders by loss and by mean prediction error agree here. Do they have to?
 
 # %% [markdown] kind="written" id="explain-fits" points=4
 # **Model answer.** (a) It has both capacity and training. The second has the same network but after 5 steps
 # its loss is still about 0.8: it predicts little more than the mean change, so its trajectories lack all that
 # the actions do, and its error is far above the others'. The first has been trained as long, but its curve
 # flattens at two to three times the third's loss: 32 units can't represent how the effect of each torque
-# depends on the posture. (b) Hold-out equal to training loss means no overfitting; the error is bias, not
-# variance. More data would not help, more steps a little (the curve is still falling slowly), a larger
-# network most. (c) No. The loss weighs every normalised dimension alike and asks for one step on real states.
-# The prediction error is in the state's own units, in which the velocities dominate, and accumulates over
-# states that the model made up itself. A model that is better in the mean but has a systematic error in a
-# fast dimension can lose.
+# depends on the posture.
+#
+# (b) Hold-out equal to training loss means no overfitting; the error is bias, not variance. More data would
+# not help, more steps a little (the curve is still falling slowly), a larger network most.
+#
+# (c) No. The loss weighs every normalised dimension alike and asks for one step on real states. The
+# prediction error is in the state's own units, in which the velocities dominate, and accumulates over states
+# that the model made up itself. A model that is better in the mean but has a systematic error in a fast
+# dimension can lose.
 #
 # **Rubric.** 2 points for (a): one for the second model (hardly trained, with the loss near 1), one for the
 # first (capacity, curve flattens). 1 point for (b): underfitting, not overfitting. 1 point for (c): no, with
@@ -242,20 +252,25 @@ for dim in worst.tolist():
 
 # %% [markdown] kind="written" id="explain-horizon" points=4
 # **Model answer.** (a) $E_k$ rises quickly over the first steps and then more slowly: from k = 1 to 20 it
-# grows to about four to five times, less than in proportion to k, far from the k² of a constant drift. The
-# cheetah is heavily damped, so that deviations of velocities fade instead of doubling, and errors are random
-# rather than one-sided; what accumulates are positions. The barely trained model repeats nearly the same mean
-# change, so it is off by what the actions do: an error as large as the state's own variation within a few
-# steps. It saturates there, since the real velocities swing back and forth and do not run away. (b)
-# Velocities of the joints, the feet above all: they are in rad/s and vary by several units, positions by
-# tenths. Relative to the variance the picture differs: positions are predicted very well (they are nearly
-# copied), velocities less well. So dominating the sum is a matter of units too. (c) Small H: predictions are
-# still right, there is less for the planner to exploit in the model's errors, and plans are cheaper. Large H:
-# consequences that come late (falling over, a swing that has to be prepared) are seen at all. Here the best
-# model's E_k stays far below "no change" for all 20 steps, so that 10 to 20 steps (0.1 to 0.2 s) can be
-# defended; CS285 uses 10 to 15. Planning again at every step means that only the first action is executed:
-# the later predictions have only to rank plans rightly, not to be exact, so H may be longer than the model is
-# accurate.
+# grows to four to six times, less than in proportion to k, far from the k² of a constant drift. The cheetah
+# is heavily damped, so that deviations of velocities fade instead of doubling, and errors are random rather
+# than one-sided. The barely trained model predicts nearly the same small change always, so it stays about
+# where it started. It is then compared with a real state that soon has nothing to do with the start: the
+# difference of two unrelated states has twice the variance of one, and indeed "no change" ends at about twice
+# the line of the mean state. It can't get much worse than that, and swings back a little where the real
+# motion does.
+#
+# (b) Velocities of the joints, those of the feet and shins above all: they vary by several rad/s, positions
+# by tenths of a radian. Relative to the variance the order is another one: at k = 1 positions are predicted
+# ten to a hundred times better than velocities (they are nearly copied), and at k = 20 about as well, since
+# errors of velocities add up in the positions. So dominating the sum is a matter of units.
+#
+# (c) Small H: predictions are still right, there is less for the planner to exploit in the model's errors,
+# and plans are cheaper. Large H: consequences that come late (falling over, a swing that has to be prepared)
+# are seen at all. Here the best model's E_k stays far below "no change" for all 20 steps, so that 10 to 20
+# steps (0.1 to 0.2 s) can be defended; CS285 uses 10 to 15. Planning again at every step means that only the
+# first action is executed: the later predictions have only to rank plans rightly, not to be exact, so H may
+# be longer than the model is accurate.
 #
 # **Rubric.** 1 point for (a): growth described from the figure, and saturation explained (bounded by the
 # spread of real states). 1 point for (b): velocities dominate, units named as the reason. 2 points for (c):
@@ -329,7 +344,7 @@ wide = shift[shift["metric"].isin(["one_step", "distance"])].pivot_table(
 )
 for (trained_on, rows), color in zip(wide.groupby("trained_on", sort=False), COLORS, strict=False):
     ax.plot(rows["distance"], rows["one_step"], "o", color=color, alpha=0.7, label=f"fitted to {trained_on}")
-    for tested_on, dots in rows.groupby("tested_on", sort=False):
+    for tested_on, dots in rows.groupby("tested_on", sort=False) if trained_on == "random" else ():
         place = (dots["distance"].mean(), dots["one_step"].max())
         ax.annotate(tested_on, place, xytext=(0, 7), textcoords="offset points", ha="center", fontsize=9)
 ax.axhline(1.0, color=GREY, linestyle="--", linewidth=1.5, zorder=0)
@@ -382,13 +397,17 @@ plt.show()
 # transitions are drawn from the same distribution. It says nothing about other states: the model of random
 # data has an error of a few per cent on random data, and on "held 5" one that is tens of times that of "no
 # change", though its hold-out loss was low. The model of all data is good everywhere, at the price of about
-# twice the error on random data. (b) The planner maximises over thousands of plans. A plan scores high
-# because it is good, or because the model is wrong about it in its favour; the more plans are compared, the
-# more the second kind wins. And good behaviour (running) lies far from random data anyway, so the plans of
-# interest are those where the model extrapolates. (c) Data: collect with the planner itself, add what came of
-# it, fit again, and so on (next week's on-policy loop): wrong promises are corrected where they were made.
-# Beliefs: let the planner know where the model is unsure, by an ensemble whose members disagree on unknown
-# states (weeks 4 and 5), keep plans short, or keep them near the data.
+# twice the error on random data.
+#
+# (b) The planner maximises over thousands of plans. A plan scores high because it is good, or because the
+# model is wrong about it in its favour; the more plans are compared, the more the second kind wins. And good
+# behaviour (running) lies far from random data anyway, so the plans of interest are those where the model
+# extrapolates.
+#
+# (c) Data: collect with the planner itself, add what came of it, fit again, and so on (next week's on-policy
+# loop): wrong promises are corrected where they were made. Beliefs: let the planner know where the model is
+# unsure, by an ensemble whose members disagree on unknown states (weeks 4 and 5), keep plans short, or keep
+# them near the data.
 #
 # **Rubric.** 1 point for (a): same distribution, with a number from the figures. 1 point for (b):
 # maximisation picks the errors in its favour (model exploitation). 2 points for (c): one for each way, with a
