@@ -47,6 +47,8 @@ from mbrl_course.icem import ICEMConfig, ICEMPlanner, colored_noise
 from mbrl_course.mpc import run_episode
 from mbrl_course.plotting import new_axes, plot_learning_curves, plot_scores
 
+torch.set_num_threads(1)  # the tensors are small: more threads would wait for each other
+
 PLANNERS = ["random shooting", "CEM", "MPPI", "iCEM"]
 try:
     colored_noise(1.0, (2, 10), torch.Generator().manual_seed(0))
@@ -147,8 +149,7 @@ for ax, (title, (name, frame)) in zip(axes, shown.items(), strict=True):
 plt.show()
 
 # %% [markdown]
-# The same numbers, run by run, on the swing-up. Circles mark the
-# worst run: what you get on a bad day.
+# The same numbers, run by run, on the swing-up. Circles mark the worst run: what you get on a bad day.
 
 # %%
 for budget, rows in swingup.groupby("budget"):
@@ -181,9 +182,9 @@ for budget, rows in swingup.groupby("budget"):
         print(f"{budget:5} sequences: {text:40} [{better.low:.2f}, {better.high:.2f}]")
 
 # %% [markdown]
-# On the pendulum the intervals are wide, since some starts are upright already and others hang: the start decides
-# most of the return. But all planners were given the *same* starts. So compare them start by start: how much less
-# does each planner earn than the best one on that start?
+# On the pendulum the intervals are wide, since some starts are upright already and others hang: the start
+# decides most of the return. But all planners were given the *same* starts. So compare them start by start:
+# how much less does each planner earn than the best one on that start?
 
 # %%
 axes = new_axes(columns=2, width=6.0, height=2.9)
@@ -198,31 +199,33 @@ plt.show()
 # %% [markdown]
 # **Explain what you see.**
 #
-# (a) At which budgets does the planner make a difference on the swing-up that the intervals support? Where don't they?
+# (a) At which budgets does the planner make a difference on the swing-up that the intervals support? Where
+# don't they?
 #
-# (b) Compare the medians with the worst runs. What would you tell somebody who may use a planner once, on a real
-# machine?
+# (b) Compare the medians with the worst runs. What would you tell somebody who may use a planner once, on a
+# real machine?
 #
-# (c) On the pendulum: what does the comparison start by start show that the intervals of the returns did not? What
-# did the extra sequences, 250 instead of 20, buy?
+# (c) On the pendulum: what does the comparison start by start show that the intervals of the returns did not?
+# What did the extra sequences, 250 instead of 20, buy?
 
 # %% [markdown] kind="written" id="explain-planners" points=4
-# **Model answer.** (a) With 50 sequences iCEM is clearly ahead (in our runs [147, 151] against [66, 125] for CEM,
-# [84, 126] for MPPI and [68, 104] for random shooting), and the other three overlap: ten seeds support no order
-# among them. With 250, all three searches are clearly above random shooting (142 and more against at most 106), and
-# iCEM is still above CEM and MPPI, though by little.
+# **Model answer.** (a) With 50 sequences iCEM is clearly ahead (in our runs [147, 151] against [66, 125] for
+# CEM, [84, 126] for MPPI and [68, 104] for random shooting), and the other three overlap: ten seeds support
+# no order among them. With 250, all three searches are clearly above random shooting (142 and more against at
+# most 106), and iCEM is still above CEM and MPPI, though by little.
 #
-# (b) A good median can go with bad days: with 50 sequences MPPI had a median of 112 and a worst run of -19, CEM 103 and
-# 41; iCEM 150 and 137. For a single use the worst run counts: take the planner with the narrow spread, or a larger
-# budget.
+# (b) A good median can go with bad days: with 50 sequences MPPI had a median of 112 and a worst run of -19,
+# CEM 103 and 41; iCEM 150 and 137. For a single use the worst run counts: take the planner with the narrow
+# spread, or a larger budget.
 #
-# (c) The differences between starts cancel. With 20 sequences random shooting is behind on nearly every start that hangs,
-# by up to some hundreds, while CEM, MPPI and iCEM are close to each other; with 250 it is still behind. For the three
-# searches, more sequences bought little in the median, and a better worst case.
+# (c) The differences between starts cancel. With 20 sequences random shooting is behind on nearly every start
+# that hangs, by up to some hundreds, while CEM, MPPI and iCEM are close to each other; with 250 it is still
+# behind. For the three searches, more sequences bought little in the median, and a better worst case.
 #
-# **Rubric.** 2 points for (a): refers to intervals, not to means only (1); reads them correctly for the student's own
-# figures (1). 1 point for (b): sees that a good median can go with bad worst runs, with numbers. 1 point for (c): the same
-# starts make the comparison sharper, and a statement about the budget that fits the figures.
+# **Rubric.** 2 points for (a): refers to intervals, not to means only (1); reads them correctly for the
+# student's own figures (1). 1 point for (b): sees that a good median can go with bad worst runs, with
+# numbers. 1 point for (c): the same starts make the comparison sharper, and a statement about the budget that
+# fits the figures.
 
 # %% [markdown]
 # ### The agent at work
@@ -281,13 +284,14 @@ summary(warm, "warm_start").round(1)
 # doesn't show. When would you rather search from the middle?
 
 # %% [markdown] kind="written" id="explain-warm-start" points=3
-# **Model answer.** (a) The intervals of `repeat` and `zero` overlap widely (in our runs [127, 143] and [130, 144]) and the probability of improvement
-# is not distinguishable from one half, so ten seeds support no difference, while both are clearly above
-# `none` ([71, 89]). More seeds (the interval shrinks with the root of their number), the same starts for both (as here),
-# or a setting in which the last action matters more, such as a short horizon. (b) The search stays near the
-# last plan: after a surprise (a push, a new goal, a model that has changed) or when the last plan was in a
-# poor local optimum, the old plan is a bad start, and a Gaussian around it may not reach the better one. Then
-# start afresh, or with a broader standard deviation, or mix in some samples from the middle.
+# **Model answer.** (a) The intervals of `repeat` and `zero` overlap widely (in our runs [127, 143] and [130,
+# 144]) and the probability of improvement is not distinguishable from one half, so ten seeds support no
+# difference, while both are clearly above `none` ([71, 89]). More seeds (the interval shrinks with the root
+# of their number), the same starts for both (as here), or a setting in which the last action matters more,
+# such as a short horizon. (b) The search stays near the last plan: after a surprise (a push, a new goal, a
+# model that has changed) or when the last plan was in a poor local optimum, the old plan is a bad start, and
+# a Gaussian around it may not reach the better one. Then start afresh, or with a broader standard deviation,
+# or mix in some samples from the middle.
 #
 # **Rubric.** 1 point: reads the intervals or the probability correctly for the student's own figures. 1
 # point: a sound way to find out. 1 point: names stale plans or local optima.
