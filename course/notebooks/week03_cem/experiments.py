@@ -131,7 +131,7 @@ shown = {
 }
 for ax, (title, (name, frame)) in zip(axes, shown.items(), strict=True):
     curves = {planner: frame[frame["planner"] == planner] for planner in PLANNERS}
-    shipped = next(iter(load_reference(name).values()), None)
+    shipped = next(iter(load_reference(name).values()), None) if SCALE != "smoke" else None
     reference = {} if shipped is None else dict(list(shipped.groupby("planner", sort=False)))
     plot_learning_curves(
         curves,
@@ -146,6 +146,8 @@ for ax, (title, (name, frame)) in zip(axes, shown.items(), strict=True):
     ax.set_xscale("log")
     ax.set_xticks(budgets, [str(budget) for budget in budgets])
     ax.minorticks_off()
+axes[0].get_legend().remove()
+axes[1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
 plt.show()
 
 # %% [markdown]
@@ -187,8 +189,9 @@ for budget, rows in swingup.groupby("budget"):
 # how much less does each planner earn than the best one on that start?
 
 # %%
-axes = new_axes(columns=2, width=6.0, height=2.9)
-for ax, budget in zip(axes, sorted(pendulum["budget"].unique()), strict=False):
+budgets = sorted(pendulum["budget"].unique())
+axes = new_axes(columns=len(budgets), width=6.0, height=2.9)
+for ax, budget in zip(axes, budgets, strict=True):
     rows = pendulum[pendulum["budget"] == budget].copy()
     rows["behind"] = rows["return"] - rows.groupby("seed")["return"].transform("max")
     title = f"Pendulum, {budget} sequences per plan"
