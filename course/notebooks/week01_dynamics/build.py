@@ -173,7 +173,7 @@ def sample_after(capacity: int, counts: Iterable[int], batch_size: int, seed: in
         batch = buffer.sample(batch_size, torch.Generator().manual_seed(seed))
     except ValueError:
         return {"error": "ValueError"}
-    return dict(batch._asdict())
+    return {name: torch.as_tensor(column) for name, column in zip(Batch._fields, batch, strict=True)}
 
 
 # %% kind="test" of="ring-buffer" points=2

@@ -50,6 +50,8 @@ from mbrl_course.experiments.week01 import (
 from mbrl_course.films import episode_film
 from mbrl_course.plotting import COLORS, GREY, new_axes, plot_k_step_errors, plot_losses, plot_trajectories
 
+if SCALE == "smoke":
+    NUM_SEEDS = 2
 PARTS = ["x", "z", "pitch", "back thigh", "back shin", "back foot", "front thigh", "front shin", "front foot"]
 NAMES = PARTS + [f"{part}, velocity" for part in PARTS] + ["centre x", "centre y", "centre z"]
 
