@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -121,14 +121,34 @@ class Judge:
         Raises:
             ValueError: `source` is not an nbgrader source notebook.
         """
-        started = time.monotonic()
-        plan = self.plan(source)
         try:
             content = parse_notebook(read_bytes(Path(submission), self.limits.notebook_bytes))
         except UnreadableError as error:
-            return SubmissionResult(UNREADABLE, str(error), _no_cells(plan))
+            return SubmissionResult(UNREADABLE, str(error), _no_cells(self.plan(source)))
+        files = files_beside(Path(submission), self.limits.extra_file_bytes)
+        return self.grade_content(source, content, files, seconds=seconds)
+
+    def grade_content(
+        self,
+        source: Path,
+        content: dict[str, Any],
+        files: Mapping[str, bytes] | None = None,
+        *,
+        seconds: float | None = None,
+    ) -> SubmissionResult:
+        """As `grade`, for a notebook that was read already.
+
+        Args:
+            source: the instructor's notebook.
+            content: the submission's JSON, of format 4.
+            files: what lay beside the submission, by path.
+            seconds: overrides the limit of one cell or test.
+        """
+        started = time.monotonic()
+        plan = self.plan(source)
         try:
-            job, notes, behind = make_job(plan, content, source, Path(submission), self.limits, seconds)
+            beside = files_beside(Path(source), self.limits.extra_file_bytes) | dict(files or {})
+            job, notes, behind = make_job(plan, content, source, beside, self.limits, seconds)
         except (RecursionError, MemoryError):
             return SubmissionResult(UNREADABLE, "the notebook's code is nested too deeply", _no_cells(plan))
         worker = self._idle.get()
@@ -196,15 +216,12 @@ def make_job(
     plan: SourcePlan,
     content: dict[str, Any],
     source: Path,
-    submission: Path,
+    files: Mapping[str, bytes],
     limits: JudgeLimits,
     seconds: float | None = None,
 ) -> tuple[dict[str, Any], list[str], list[str]]:
     """The job for a worker, what was repaired, and the solution cells that stand behind every test."""
     units, notes, behind = plan_submission(plan, content)
-    files = files_beside(Path(source), limits.extra_file_bytes) | files_beside(
-        submission, limits.extra_file_bytes
-    )
     times = {"cell_seconds": seconds or limits.cell_seconds, "scratch_seconds": limits.scratch_seconds}
     job = {
         "tests": [

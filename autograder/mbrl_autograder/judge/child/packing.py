@@ -105,7 +105,9 @@ class Packer:
 
     def _array(self, numpy: Any, value: Any) -> Any:
         tag = "array" if isinstance(value, numpy.ndarray) else "number"
-        array = numpy.ascontiguousarray(numpy.asarray(value)).reshape(numpy.shape(value))
+        if isinstance(value, numpy.ndarray):
+            value = numpy.ndarray.view(value, numpy.ndarray)  # whatever a subclass says
+        array = numpy.ascontiguousarray(value).reshape(numpy.shape(value))
         if array.dtype.kind not in NUMPY_KINDS or array.dtype.itemsize > 4096:
             return self._opaque(value, self)
         return {"$": tag, "d": array.dtype.str, "s": list(array.shape), "b": self.blob(array.tobytes())}
