@@ -19,7 +19,7 @@ from mbrl_autograder.authoring.__main__ import main
 from mbrl_autograder.authoring.build import fingerprint
 from mbrl_autograder.authoring.execute import ExecutionError, execute_notebook
 from mbrl_autograder.authoring.lint import load
-from mbrl_autograder.authoring.notebook import EXECUTED_KEY, METADATA_KEY, assemble, to_text
+from mbrl_autograder.authoring.notebook import EXECUTED_KEY, METADATA_KEY, assemble, silent, to_text
 from mbrl_autograder.authoring.source import parse
 from mbrl_course.weeks import find_week
 
@@ -327,3 +327,17 @@ def test_the_command_line(
     assert main(["lint", str(source_of(course))]) == 1
     assert "build.py:18: " in capsys.readouterr().err
     assert main(["build"]) == main(["check"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("x = f()\ncheck(x)  # µ", "x = f()\ncheck(x);  # µ"),
+        ("check(\n    'µ',\n    x,\n)\n### END", "check(\n    'µ',\n    x,\n);\n### END"),
+        ("check(x)\nprint('Right')", "check(x)\nprint('Right')"),
+        ("x = 1", "x = 1"),
+        ("# nothing", "# nothing"),
+    ],
+)
+def test_a_test_cell_shows_no_value(code, expected):
+    assert silent(code) == expected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 from typing import Any
 
@@ -27,7 +28,8 @@ def assemble(source: Source) -> NotebookNode:
         key = cell.exercise if cell.kind == "test" else cell.kind
         counts[key] = counts.get(key, 0) + 1
         grade_id = _grade_id(cell, counts[key])
-        node = new_code_cell(cell.code) if cell.is_code else new_markdown_cell(_markdown(cell))
+        code = silent(cell.code) if cell.kind == "test" else cell.code
+        node = new_code_cell(code) if cell.is_code else new_markdown_cell(_markdown(cell))
         node.id = _cell_id(cell, grade_id, node.source, used)
         node.metadata = _cell_metadata(cell, grade_id, exercises.get(cell.exercise))
         cells.append(node)
@@ -39,6 +41,21 @@ def assemble(source: Source) -> NotebookNode:
     notebook = new_notebook(cells=cells, metadata=metadata)
     notebook.nbformat_minor = 5
     return notebook
+
+
+def silent(code: str) -> str:
+    """A test cell that shows no value: nbgrader takes the value of a last expression for partial credit."""
+    last = ast.parse(code).body[-1:]
+    if not last or not isinstance(last[0], ast.Expr):
+        return code
+    value = last[0].value
+    if isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "print":
+        return code
+    lines = code.split("\n")
+    line, column = (last[0].end_lineno or 1) - 1, last[0].end_col_offset
+    text = lines[line].encode()  # columns count bytes
+    lines[line] = (text[:column] + b";" + text[column:]).decode()
+    return "\n".join(lines)
 
 
 def to_text(notebook: NotebookNode) -> str:

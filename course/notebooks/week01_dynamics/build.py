@@ -207,6 +207,7 @@ numbers = torch.arange(3)
 check_close("the column action", held["action"][:3], 100 + numbers, hint="are all six columns written?")
 check_close("the column reward", held["reward"][:3], 200 + numbers, hint="are all six columns written?")
 check_close("the column next_obs", held["next_obs"][:3], 1 + numbers, hint="are all six columns written?")
+print("Right: the ring turns: newest over oldest.")
 ### BEGIN HIDDEN TESTS
 for name, modulus in (("terminated", 3), ("truncated", 2)):
     flags = [bool(flag) for flag in held[name][:3]]
@@ -247,6 +248,7 @@ check_close(
     mistakes={"it can't be larger than the capacity": 7},
 )
 check_close("the column reward", held["reward"], [205, 206, 202, 203, 204], hint="all columns, the same rows")
+print("Right: whole batches find their rows, too.")
 ### BEGIN HIDDEN TESTS
 for capacity, counts in (
     (4, [2, 11]),
@@ -286,6 +288,7 @@ again = sample_after(capacity=50, counts=[6], batch_size=300, seed=0)
 check_close(
     "obs with the same seed", again["obs"], batch["obs"], hint="all random numbers come from generator"
 )
+print("Right: samples are drawn from what is stored.")
 ### BEGIN HIDDEN TESTS
 other = sample_after(capacity=50, counts=[6], batch_size=300, seed=1)
 check_true(not torch.equal(other["obs"], batch["obs"]), "another seed gives the same sample: is it used?")
@@ -432,6 +435,7 @@ check_close(
         "it was not fitted: it is 1 as before": [1.0, 1.0, 1.0],
     },
 )
+print("Right: mean 0 and standard deviation 1.")
 ### BEGIN HIDDEN TESTS
 normalizer.fit(torch.tensor([[10.0, 0.0, 1.0], [14.0, 1.0, 3.0]]))
 check_close("mean after a second fit", normalizer.mean, [12.0, 0.5, 2.0], hint="fit starts anew")
@@ -474,6 +478,7 @@ check_close(
     },
 )
 check_close("denormalize(normalize(x))", normalizer.denormalize(normalizer.normalize(new)), new)
+print("Right: there and back again, with the stored statistics.")
 ### BEGIN HIDDEN TESTS
 deep = torch.randn(3, 5, 2, generator=torch.Generator().manual_seed(0))  # [E, N, D]
 check_close("normalize for [E, N, D]", normalizer.normalize(deep), (deep - mean) / std)
@@ -498,6 +503,7 @@ check_close("what a constant turns into", normalizer.normalize(x)[:, 1], torch.z
 check_close(
     "a goal that has moved from 5 to 5.5, normalised", normalizer.normalize(torch.tensor([2.0, 5.5]))[1], 0.5
 )
+print("Right: a dimension that does not vary stays finite.")
 ### BEGIN HIDDEN TESTS
 for constant in (0.1, 0.7, -3.3, 12345.678):  # numbers without an exact binary form
     constants = torch.full((5000, 2), constant)
@@ -659,6 +665,7 @@ check_close(
         "it is the network's bare output": output,
     },
 )
+print("Right: the change is added to the state.")
 ### BEGIN HIDDEN TESTS
 still = predict_next_obs(lambda z: 0 * z[..., :2], normalize_input, denormalize_change, obs, action)
 check_close("next_obs where the network says 0", still, obs + change_mean, hint="that is the mean change")
@@ -689,6 +696,7 @@ action = torch.randn(5, 4, 1, generator=torch.Generator().manual_seed(1))  # [E,
 predicted = predict_next_obs(network, normalize_input, denormalize_change, obs, action)
 check_shape("next_obs for obs [E, N, D]", predicted, (5, 4, 3))
 check_close("next_obs for obs [E, N, D]", predicted, obs + obs * action + 1)
+print("Right: normalised going in, denormalised coming out.")
 ### BEGIN HIDDEN TESTS
 predicted = predict_next_obs(network, normalize_input, denormalize_change, obs[0, 0], action[0, 0])
 check_close("next_obs for one state [D]", predicted, obs[0, 0] * (1 + action[0, 0]) + 1)
@@ -837,6 +845,7 @@ check_close(
         "it is the square root": 11.25**0.5,
     },
 )
+print("Right: one step downhill, and the loss before it.")
 
 # %% kind="test" of="training-step" points=2
 # Three members: each learns as it would alone.
@@ -868,6 +877,7 @@ check_close(
         "it is the first member's": member_losses[0],
     },
 )
+print("Right: each member learns as fast as it would alone.")
 ### BEGIN HIDDEN TESTS
 check_close("the new biases of 3 members", together["bias"], bias - 0.3 * 2 / (8 * 2) * error.sum(dim=1))
 for e in range(3):
@@ -895,6 +905,7 @@ check_close(
     },
 )
 check_close("the losses before each step", after["losses"], [16.0, 10.24])
+print("Right: every step has a gradient of its own.")
 ### BEGIN HIDDEN TESTS
 after = train_linear(weight, bias, [inputs] * 20, [targets] * 20, learning_rate=0.1)
 check_close("the weight after 20 steps", after["weight"], [[[4 * 0.8**20]]])
@@ -1036,6 +1047,7 @@ check_close(
         "they are off by one: the first is E_0, which does not count": (0.5 * (k - 1)) ** 2 / 2,
     },
 )
+print("Right: the model feeds on its own predictions.")
 ### BEGIN HIDDEN TESTS
 # A linear world s' = 0.5 s + a and a model s' = 0.9 s + a: both have closed forms.
 start = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))  # [B, D]
@@ -1093,6 +1105,7 @@ check_shape(
     "the actions that predict was given", seen[0][1], (2, 1), "expected all trajectories together, [B, A]"
 )
 check_close("the state that predict was given first", seen[0][0], start, hint="start at the real s_0")
+print("Right: each error is of its own step.")
 ### BEGIN HIDDEN TESTS
 for k in range(4):
     check_close(f"action {k} that predict was given", seen[k][1], actions[:, k])
