@@ -158,8 +158,8 @@ def test_late_submissions_go_through_nbgraders_plugin(gradebook: Gradebook, tmp_
     for student, hours in (("ada", -1), ("bob", 1)):
         arrived = due + datetime.timedelta(hours=hours)
         writer.write(student, {"nb": (marked(), results(3))}, tmp_path / student, arrived)
-    assert gradebook.find_submission("small", "ada").score == 3
-    assert gradebook.find_submission("small", "bob").score == 1.5
+    assert not gradebook.find_submission("small", "ada").late_submission_penalty
+    assert gradebook.find_submission("small", "bob").late_submission_penalty == 1.5  # exports subtract it
 
 
 def test_nothing_live_is_shown() -> None:
