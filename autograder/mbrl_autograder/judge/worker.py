@@ -21,6 +21,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from .child import linux
 from .results import NOT_RUN, STOPPED, TIMED_OUT, JudgeLimits
 from .runner import run_job
 from .sandbox import Sandbox, SandboxError
@@ -32,8 +33,8 @@ JUDGE_MEMORY = 6 << 30
 class Worker:
     """Grades one job after another."""
 
-    def __init__(self, options: dict[str, Any]) -> None:
-        self.options = options
+    def __init__(self, options: dict[str, Any], connection: socket.socket | None = None) -> None:
+        self.options, self.connection = options, connection
         self.limits = JudgeLimits(**options["limits"])
         self.known = set(options["preload"])
         self.sandbox = self._sandbox()
@@ -99,7 +100,10 @@ class Worker:
         current, deadline, data, reason, finished = "", time.monotonic() + 60, b"", "", False
         try:
             while True:
-                ready, _, _ = select.select([read], [], [], max(0.0, deadline - time.monotonic()))
+                watched = [read] if self.connection is None else [read, self.connection]
+                ready, _, _ = select.select(watched, [], [], max(0.0, deadline - time.monotonic()))
+                if self.connection in ready and self._is_alone():
+                    raise SystemExit  # nobody waits for the result any more
                 if not ready:
                     reason = "time"
                     break
@@ -130,9 +134,15 @@ class Worker:
             self._clean()
         return finished, current, reason or f"status {status}"
 
+    def _is_alone(self) -> bool:
+        assert self.connection is not None
+        return not self.connection.recv(1, socket.MSG_PEEK)
+
     def _child(self, job: dict[str, Any], write: int) -> None:
         """Becomes the process that runs the tests; never returns."""
         try:
+            if self.sandbox.enabled:
+                linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
             hard = resource.getrlimit(resource.RLIMIT_AS)[1]
             if hard == resource.RLIM_INFINITY:
                 with open("/proc/self/statm") as file:
@@ -192,7 +202,7 @@ def main() -> None:
         options = json.loads(lines.readline())
         preload(options["preload"])
         try:
-            worker = Worker(options)
+            worker = Worker(options, connection)
         except SandboxError as error:
             answer({"error": str(error)})
             return
