@@ -100,7 +100,7 @@ class Worker:
         current, deadline, data, reason, finished = "", time.monotonic() + 60, b"", "", False
         try:
             while True:
-                watched = [read] if self.connection is None else [read, self.connection]
+                watched: list[Any] = [read] if self.connection is None else [read, self.connection]
                 ready, _, _ = select.select(watched, [], [], max(0.0, deadline - time.monotonic()))
                 if self.connection in ready and self._is_alone():
                     raise SystemExit  # nobody waits for the result any more
