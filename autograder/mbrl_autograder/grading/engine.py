@@ -149,6 +149,7 @@ def _execute(
                     skip=unneeded_demos(notebook, template),
                     pythonpath=pythonpath,
                     limits=limits,
+                    submission=path,
                 )
                 outcomes[name] = executor(job)
             else:

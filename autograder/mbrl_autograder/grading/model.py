@@ -70,6 +70,7 @@ class Job:
         data: the assignment's source folder; its files other than notebooks lie beside the running notebook.
         pythonpath: folders that come before the installed packages, such as the student edition.
         limits: time and sizes.
+        submission: the file as it arrived, if there is one; files of the student's may lie beside it.
     """
 
     student: str
@@ -80,6 +81,7 @@ class Job:
     skip: frozenset[int] = frozenset()
     pythonpath: tuple[Path, ...] = ()
     limits: Limits = Limits()
+    submission: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -151,6 +151,8 @@ class Judge:
             job, notes, behind = make_job(plan, content, source, beside, self.limits, seconds)
         except (RecursionError, MemoryError):
             return SubmissionResult(UNREADABLE, "the notebook's code is nested too deeply", _no_cells(plan))
+        if not self._all:
+            raise RuntimeError("the judge is not running: enter it first (with Judge(...) as judge)")
         worker = self._idle.get()
         try:
             found = worker.grade(job)

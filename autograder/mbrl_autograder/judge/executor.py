@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from mbrl_autograder.grading.model import CRASHED, GRADED, TIMED_OUT, Job, Outcome
 
 from .display import marked_notebook
 from .engine import Judge
 from .journal import Journal, result_key
+from .notebook import UnreadableError, files_beside, parse_notebook, read_bytes
 from .results import CRASHED as JUDGE_CRASHED
 from .results import NOT_RUN, SubmissionResult
 from .results import STOPPED as TEST_STOPPED
@@ -43,20 +45,29 @@ class JudgeExecutor:
         return Outcome(notebook, scores, status, reason)
 
     def _result(self, job: Job, source: Path) -> SubmissionResult:
-        content = json.loads(json.dumps(job.notebook))
-        parts = (
-            source.read_bytes(),
-            json.dumps(content, sort_keys=True).encode(),
-            repr(self.judge.limits).encode(),
-        )
-        key = result_key(parts)
+        content, files = self._arrived(job)
+        beside = [part for name, data in files.items() for part in (name.encode(), data)]
+        limits = repr((self.judge.limits, job.limits)).encode()
+        key = result_key([source.read_bytes(), json.dumps(content, sort_keys=True).encode(), limits, *beside])
         found = self.journal.find(key) if self.journal is not None else None
         if found is not None:
             return found
-        result = self.judge.grade_content(source, content, seconds=job.limits.cell_seconds)
+        result = self.judge.grade_content(source, content, files, seconds=job.limits.cell_seconds)
         if self.journal is not None:
             self.journal.add(key, result)
         return result
+
+    def _arrived(self, job: Job) -> tuple[dict[str, Any], dict[str, bytes]]:
+        """The notebook as it arrived, which tells more than the restored one, and the files beside it."""
+        limits = self.judge.limits
+        if job.submission is not None:
+            try:
+                content = parse_notebook(read_bytes(job.submission, limits.notebook_bytes))
+                return content, files_beside(job.submission, limits.extra_file_bytes)
+            except UnreadableError:
+                pass  # an older format, which nbformat has converted
+        restored: dict[str, Any] = json.loads(json.dumps(job.notebook))
+        return restored, {}
 
 
 def _text_of_source(job: Job) -> list[str]:
