@@ -50,7 +50,7 @@ CELLS = {
     "many children": "import subprocess\nfor i in range(500): subprocess.Popen(['sleep', '1000'])",
     "reads the environment": "import os\nprint(dict(os.environ))\nprint(open('/proc/1/environ').read())",
     "reads processes": "import os\nfor p in os.listdir('/proc'):\n    if p.isdigit(): print(open(f'/proc/{p}/cmdline').read())",
-    "lists the machine": "import os\nfor d, _, f in os.walk('/'):\n    print(d, f)",
+    "lists the machine": "import os\nfor _, (d, _, f) in zip(range(300), os.walk('/')):\n    print(d, f)",
     "writes outside": "import pathlib\nfor p in ('/usr/x', '/etc/x', '/judge/x', '/x', '/root/x', '/home/x'):\n"
     "    try: pathlib.Path(p).write_text('x')\n    except OSError: pass",
     "plants a kernel": "import os\np = os.path.expanduser('~/.local/share/jupyter/kernels/python3')\n"
