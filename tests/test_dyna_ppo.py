@@ -1,6 +1,7 @@
 """Dyna-PPO and what it imagines, against plain PPO, closed forms and toy models."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ from mbrl_course.learned_termination import LearnedTermination
 from mbrl_course.ppo import PPO, generalized_advantages
 
 CARTPOLE = get_task("CartPole-v1")
-SMALL = {
+SMALL: dict[str, Any] = {
     "num_envs": 4,
     "num_steps": 32,
     "num_epochs": 2,
@@ -133,7 +134,8 @@ def test_nothing_after_a_cut_leaks_into_the_advantages():
     truncated = cut_short(rollouts.terminated, rollouts.valid)
     columns = (rollouts.reward, values, values + 1, rollouts.terminated, truncated)
     long = generalized_advantages(*columns)
-    short = generalized_advantages(*(column[:2] for column in columns))
+    reward, value, next_value, terminated, cut = (column[:2] for column in columns)
+    short = generalized_advantages(reward, value, next_value, terminated, cut)
     torch.testing.assert_close(long[:2], short)
 
 
@@ -197,6 +199,7 @@ def test_stored_steps_follow_each_other_within_an_environment():
     agent.iterate()
     data = agent.buffer.sample_sequences(300, 5, generator())
     assert torch.equal(data.obs[:, 1:], data.next_obs[:, :-1])
+    assert CARTPOLE.dynamics is not None
     truth = CARTPOLE.dynamics(data.obs, data.action)
     torch.testing.assert_close(truth, data.next_obs, atol=1e-4, rtol=1e-4)
 

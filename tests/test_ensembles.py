@@ -53,7 +53,7 @@ def test_bounds_are_soft_and_keep_a_gradient():
     assert abs(middle.item() + 2) < 0.1
     bounded.sum().backward()
     near = (x.detach().abs() < 15).squeeze()
-    assert bool((x.grad[near] > 0).all())
+    assert x.grad is not None and bool((x.grad[near] > 0).all())
 
 
 def test_law_of_total_variance_agrees_with_sampling_from_the_mixture():
@@ -84,7 +84,8 @@ def test_it_learns_mean_and_noise_of_a_linear_system():
     model.fit(data, max_epochs=40, generator=generator(3))
     test = linear_batch(500, seed=9)
     prediction = model.predict(test.obs, test.action)
-    assert prediction.obs.shape == (3, 500, 2) and prediction.reward.shape == (3, 500)
+    assert prediction.reward is not None and prediction.reward.shape == (3, 500)
+    assert prediction.obs.shape == (3, 500, 2)
     error = (prediction.obs.mean(0) - (test.obs + 0.1 * test.action)).square().mean().sqrt()
     assert float(error) < 0.02
     assert 0.035 < float(prediction.obs_var.sqrt().median()) < 0.07  # the truth is 0.05

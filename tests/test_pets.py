@@ -135,7 +135,7 @@ def test_the_same_seed_gives_the_same_trials():
 
 def test_bad_configurations_are_refused_by_name():
     with pytest.raises(ValueError, match="propagation"):
-        PETSConfig(propagation="ts2")
+        PETSConfig(propagation="ts2")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="robust is 'worst', expected propagation 'ts_inf'"):
         PETSConfig(robust="worst", propagation="ts1")
     with pytest.raises(ValueError, match="num_trials"):

@@ -101,7 +101,7 @@ class Sandbox:
         ]
 
     def _mounts(self) -> list[str]:
-        arguments: list[str] = []
+        arguments = ["--perms", "1777", "--tmpfs", "/tmp"]  # first: the environment may lie in there
         for name in ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin"):
             path = Path(name)
             if path.is_symlink():
@@ -134,10 +134,6 @@ class Sandbox:
             "/dev",
             "--remount-ro",
             "/dev",
-            "--perms",
-            "1777",
-            "--tmpfs",
-            "/tmp",
             "--dir",
             "/scratch",
         ]

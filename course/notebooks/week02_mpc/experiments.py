@@ -115,7 +115,7 @@ print(f"true dynamics, 10 episodes: {oracle_return:.1f}")
 summary(one_iteration, "policy", "eval_return").round(1)
 
 # %% [markdown]
-# An episode as a film, and what lies behind it: at some of its states, the plan as the model *imagined* it (the mean over
+# An episode as a film, and then what lies behind three of them, two of which begin behind a wall: at some of the states, the plan as the model *imagined* it (the mean over
 # its members), and where the same actions would have led in *truth*.
 
 # %%
@@ -130,7 +130,7 @@ for ax, seed in zip(axes, (4, 8, 12), strict=True):
     states = states_of(episode)
     plot_state(ax, states[0])
     draw_path(ax, states, color="black", linewidth=2)
-    for obs in episode.obs[::4]:
+    for obs in episode.obs[:48:4]:
         plan = planner.plan(obs)
         with torch.no_grad():
             imagined = rollout(model.step, obs, plan[None], model.ensemble_size).obs[:, 0].mean(dim=0)
@@ -268,7 +268,7 @@ plt.show()
 # %% [markdown] kind="written" id="loop" points=3
 # **Model answer.** (a) Nearly all: from about -170 to around -30. The later ones gain a few points; what they learn are the
 # walls on the way. The curve goes up and down by as much as it gains, since an iteration has only a few dozen episodes. (b) The
-# return improves while the hold-out loss does not (it often grows). The hold-out set is drawn from all data so far, and these
+# return improves and stays, while the hold-out loss goes up and down, and may well grow. The hold-out set is drawn from all data so far, and these
 # change: the planner goes where walls are, and such transitions are harder to predict than a random walk in free space. Losses of
 # different iterations are measured on different data. And the loss weighs all dimensions and places alike, the planner does not. (c)
 # The error on the states and actions that the planner visits, over several steps (E_k along its plans), or a fixed test set with
