@@ -13,7 +13,7 @@
 # experiment there is a prediction to write down, and after it a question about what you saw. Both are read by
 # a person. A wrong prediction with a reason earns full marks.
 #
-# **Time**, measured on two cores: about 2 minutes with `SCALE = "laptop"`, less than one with `"smoke"`, 3
+# **Time**, measured on two cores: 6 minutes of computing with `SCALE = "laptop"`, less than one with `"smoke"`, 3
 # with `"full"` (ensembles of three, as in CS285).
 
 # %% kind="parameters"

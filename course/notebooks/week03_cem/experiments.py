@@ -14,7 +14,7 @@
 # experiment there is a prediction to write down, and after it a question about what you saw. Both are read by
 # a person. A wrong prediction with a reason earns full marks.
 #
-# **Time**, measured on two cores: less than ten minutes with `SCALE = "laptop"`, less than one with
+# **Time** on two cores, estimated: about ten minutes with `SCALE = "laptop"`, less than one with
 # `"smoke"`. `"full"` is the setting of the papers, and takes hours.
 
 # %% kind="parameters"
