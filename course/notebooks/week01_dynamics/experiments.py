@@ -13,8 +13,8 @@
 # experiment there is a prediction to write down, and after it a question about what you saw. Both are read by
 # a person. A wrong prediction with a reason earns full marks.
 #
-# **Time**, measured on two cores: 6 minutes of computing with `SCALE = "laptop"`, less than one with `"smoke"`, 3
-# with `"full"` (ensembles of three, as in CS285).
+# **Time**: 6 minutes of computing with `SCALE = "laptop"`, about one with `"smoke"`. With `"full"` the three
+# models are ensembles of three, as in CS285.
 
 # %% kind="parameters"
 SCALE = "laptop"  # "smoke": seconds, to see that all runs; "laptop": minutes; "full": the published setting
