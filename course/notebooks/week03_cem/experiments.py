@@ -14,8 +14,8 @@
 # experiment there is a prediction to write down, and after it a question about what you saw. Both are read by
 # a person. A wrong prediction with a reason earns full marks.
 #
-# **Time** on two cores, estimated: about ten minutes with `SCALE = "laptop"`, less than one with
-# `"smoke"`. `"full"` is the setting of the papers, and takes hours.
+# **Time** on two cores, estimated: about ten minutes with `SCALE = "laptop"`, less than one with `"smoke"`.
+# `"full"` is the setting of the papers, and takes hours.
 
 # %% kind="parameters"
 SCALE = "laptop"  # "smoke": seconds, to see that all runs; "laptop": minutes; "full": the published setting
@@ -340,29 +340,31 @@ print(f"{'searches':20} {', '.join(config.searches)} (CEM with its iterations pe
 # %%
 cheetah = results_of("q5", NUM_CHEETAH_SEEDS)
 
+
 # %%
-reference = {}
-for label, frame in load_reference("q5", [SCALE]).items():
-    reference |= {f"{search}, {label}": rows for search, rows in frame.groupby("search", sort=False)}
-curves = {search: rows for search, rows in cheetah.groupby("search", sort=False)}
-random_return = cheetah.loc[cheetah["iteration"] == 0, "eval_return"].mean()
+def by_search(frame):
+    """The rows of each search, from the first plans on: the random policy would stretch the axis."""
+    return dict(list(frame[frame["iteration"] > 0].groupby("search", sort=False)))
+
+
+shipped = load_results("q5", SCALE)
 plot_learning_curves(
-    curves,
-    reference=reference,
-    random_return=random_return,
+    by_search(cheetah),
+    reference=None if shipped is None else by_search(shipped),
     title=f"Half-cheetah, learned model, scale: {SCALE}",
     ax=new_axes(width=7.0, height=4.4)[0],
 )
 plt.show()
+random_return = cheetah.loc[cheetah["iteration"] == 0, "eval_return"].mean()
+print(f"The random policy, whose data were the first to learn from: {random_return:.0f}")
 
 # %%
 full = load_results("q5", "full")
 if full is None:
     print("No results at full scale ship with this version of the course.")
 else:
-    curves = {search: rows for search, rows in full.groupby("search", sort=False)}
     title = "Half-cheetah at full scale, measured by the course"
-    plot_learning_curves(curves, title=title, ax=new_axes(width=7.0, height=4.4)[0])
+    plot_learning_curves(by_search(full), title=title, ax=new_axes(width=7.0, height=4.4)[0])
     plt.show()
 
 # %%
@@ -376,14 +378,17 @@ last[["search", "seed", "env_steps", "eval_return", "holdout_loss", "seconds"]].
 # be fooled?
 
 # %% [markdown] kind="written" id="explain-cheetah" points=4
-# **Model answer.** (a) CEM is ahead of random shooting from the first iterations on; four iterations cost
-# about four times the planning time of random shooting with the same population and are not clearly better
-# than two. (b) One run each tells nothing about a difference of the size that seeds alone make. At least
-# five, better ten, for both with the same starts, until the interval of the probability of improvement
-# excludes one half. (c) The reward is computed on predicted states. A model that predicts an impossible
-# velocity, or a leg that passes through the floor, gets a true reward for a false state. The search looks for
-# just such places, more thoroughly the stronger it is; an ensemble's mean dampens it, since its members are
-# wrong in different places.
+# **Model answer.** (a) CEM is ahead of random shooting from the first plans on: in our run random shooting
+# got to about 130 after five iterations and CEM with 2 iterations to about 530, while CEM with 4 earned 450
+# with the first model already. It costs two and four times the planning time. Here the stronger search was
+# not fooled for long, if at all: the loss is small after 5000 random steps, and a plan is revised at every
+# step.
+# (b) One run each tells nothing about a difference of the size that seeds alone make. At least five, better
+# ten, for both with the same starts, until the interval of the probability of improvement excludes one half.
+# (c) The reward is computed on predicted states. A model that predicts an impossible velocity, or a leg that
+# passes through the floor, gets a true reward for a false state. The search looks for just such places, more
+# thoroughly the stronger it is; an ensemble's mean dampens it, since its members are wrong in different
+# places.
 #
 # **Rubric.** 1 point for (a): gain and cost from the student's own figures. 1 point for (b): several seeds,
 # with a reason. 2 points for (c): the reward of a wrongly predicted state (1), the search seeks such states
