@@ -55,7 +55,7 @@ try:
 except NotImplementedError:
     PLANNERS.remove("iCEM")
 if SCALE == "smoke":
-    NUM_SEEDS = 3
+    NUM_SEEDS = 2
 
 
 BUDGETS = {"planners-pendulum": (20, 250), "planners-swingup": (50, 250)}  # sequences per plan
