@@ -9,7 +9,7 @@ BUILDS = $(wildcard solutions/*/build.ipynb)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint lab build check notebooks bench clean
+.PHONY: help setup demo test slow lint lab build check notebooks bench clean
 
 help:  ## list these targets
 	@echo "make TARGET, where TARGET is one of"
@@ -27,8 +27,11 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup  ## release week 3, grade a sample class, film an agent (under 5 minutes)
 	mbrl-course demo
 
-test: setup lint check notebooks  ## all tests, as the continuous integration runs them
-	pytest -n 2 --dist loadgroup -m "not benchmark"
+test: setup lint check notebooks  ## the tests that the continuous integration runs
+	pytest -n 2 --dist loadgroup -m "not benchmark and not slow"
+
+slow: setup  ## the tests that take minutes: editions, learning, the judge's corpus
+	pytest -n 2 --dist loadgroup -m "slow and not benchmark"
 
 notebooks: setup  ## run the solution notebooks with nbval (numbers may differ, errors may not)
 	test -z "$(BUILDS)" || pytest -q -n 2 --dist loadscope --nbval-lax $(BUILDS)

@@ -186,9 +186,18 @@ def _write(course: Course, week: Week, sheet: _Sheet, force: bool, execute: bool
         result = _with_outputs_of(sheet.notebook, old)
     if run or fresh:
         result.metadata[METADATA_KEY][EXECUTED_KEY] = state
+    _number_cells(result)
     written = _write_text(path, to_text(result))
     written |= _write_text(course.weeks_dir(week) / path.name, sheet.student)
     return Built(course.show(path), written, run, time.monotonic() - start)
+
+
+def _number_cells(notebook: NotebookNode) -> None:
+    """Numbers the code cells of a notebook with outputs, the same in each build: nbval asks for numbers."""
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    executed = any(cell.outputs for cell in cells)
+    for number, cell in enumerate(cells, start=1):
+        cell.execution_count = number if executed else None
 
 
 def fingerprint(course: Course, source: Source, notebook: NotebookNode) -> str:
