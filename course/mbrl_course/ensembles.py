@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 from mbrl_course.buffers import Batch
 from mbrl_course.dynamics import Normalizer
 from mbrl_course.envs.task import RewardFunction, TerminationFunction, never_terminates
+from mbrl_course.fitting import split_holdout
 from mbrl_course.networks import ACTIVATIONS, EnsembleMLP
 
 
@@ -273,9 +274,7 @@ class GaussianEnsemble(nn.Module):
             ValueError: there are no data.
         """
         inputs, targets = self._training_data(data)
-        order = torch.randperm(len(inputs), generator=generator)
-        num_holdout = int(self.config.holdout_fraction * len(inputs))
-        holdout, train = order[:num_holdout], order[num_holdout:]
+        train, holdout = split_holdout(len(inputs), self.config.holdout_fraction, generator)
         own_rows = train.expand(self.ensemble_size, -1)  # [E, N']
         if self.config.bootstrap:
             own_rows = train[bootstrap_rows(len(train), self.ensemble_size, generator)]
@@ -283,11 +282,11 @@ class GaussianEnsemble(nn.Module):
         best = _BestWeights(self.network, self.config.patience)
         for _ in tqdm(range(max_epochs), "epochs", disable=not progress, leave=False):
             result.train_losses.append(self._epoch(inputs, targets, own_rows, generator))
-            if num_holdout:
+            if len(holdout):
                 result.holdout_mse.append(self.holdout_mse(inputs[holdout], targets[holdout]))
                 if best.update(result.holdout_mse[-1]):
                     break
-        if num_holdout and result.holdout_mse:
+        if len(holdout) and result.holdout_mse:
             best.restore()
             result.best_epochs = best.epochs.tolist()
             self.elites = choose_elites(best.losses, self.config.num_elites)
