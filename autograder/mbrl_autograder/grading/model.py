@@ -16,6 +16,8 @@ from typing import Protocol
 
 from nbformat import NotebookNode
 
+from mbrl_autograder.judge.results import CellResult
+
 GRADED = "graded"
 TIMED_OUT = "timed out"  # a cell passed its limit, or the whole submission did
 CRASHED = "crashed"  # the kernel or its process ended before the notebook did
@@ -93,12 +95,16 @@ class Outcome:
         scores: points of each automatic test cell, by grade_id; one that is absent earned 0.
         status: GRADED, TIMED_OUT or CRASHED.
         reason: one line that names the cell and the exercise, or "".
+        cells: what each automatic test cell earned and why, by grade_id.
+        flags: what a human should look at, in words, without any accusation.
     """
 
     notebook: NotebookNode
     scores: Mapping[str, float]
     status: str = GRADED
     reason: str = ""
+    cells: Mapping[str, CellResult] = field(default_factory=dict)
+    flags: tuple[str, ...] = ()
 
 
 class Executor(Protocol):

@@ -42,7 +42,7 @@ class JudgeExecutor:
         notebook = marked_notebook(job.notebook, result.cells, result.outputs, _text_of_source(job))
         scores = {name: cell.points for name, cell in result.cells.items()}
         status, reason = _status(result)
-        return Outcome(notebook, scores, status, reason)
+        return Outcome(notebook, scores, status, reason, result.cells, result.flags)
 
     def _result(self, job: Job, source: Path) -> SubmissionResult:
         content, files = self._arrived(job)
