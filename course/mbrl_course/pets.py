@@ -14,7 +14,7 @@ To a planner of weeks 2 and 3 the P particles look like the members of an ensemb
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -159,6 +159,7 @@ class ParticleModel:
             expected = f"a multiple of the {num_elites} elites"
             raise ValueError(f"num_particles is {num_particles}, expected {expected}")
         self.member = ensemble.elites[:1]
+        self.calls = 0  # imagined steps so far, over all particles and plans
 
     @property
     def ensemble_size(self) -> int:
@@ -172,6 +173,7 @@ class ParticleModel:
 
     def step(self, obs: Tensor, action: Tensor) -> StepResult:
         """One step of all particles: obs [P, N, D], action [P, N, A]; see `StepResult`."""
+        self.calls += obs.shape[0] * obs.shape[1]
         if self.propagation == "ts1":
             return ts1_step(self.ensemble, obs, action, self.generator)
         if self.propagation == "ts_inf":
@@ -244,6 +246,8 @@ class Trial(NamedTuple):
     transitions: Batch
     trial_return: float
     env_steps: int  # all real steps so far
+    model_calls: int = 0  # all imagined steps so far
+    model_updates: int = 0  # all gradient steps of the ensemble so far
 
 
 class RandomPlanner:
@@ -267,6 +271,7 @@ def pets_trials(
     config: PETSConfig,
     generator: torch.Generator,
     on_trial: Callable[[int, Trial], bool | None] | None = None,
+    past: Sequence[Trial] = (),
 ) -> list[Trial]:
     """The loop of PETS (Alg. 1): a random trial; then refit to all data and plan, trial by trial.
 
@@ -276,24 +281,32 @@ def pets_trials(
         config: settings.
         generator: source of all randomness, the seeds of the environment included.
         on_trial: is told each trial's number (0 is the random one) and result; returning True stops the loop.
+        past: the trials of a loop that was interrupted, to go on after them.
 
     Returns:
-        The trials, `num_trials + 1` of them unless stopped.
+        The trials, past ones first, `num_trials + 1` of them unless stopped.
     """
     buffer = ReplayBuffer(config.buffer_size, task.obs_dim, task.action_dim)
     planner: Planner = RandomPlanner(task.action_low, task.action_high, generator)
-    trials: list[Trial] = []
-    env_steps = 0
-    for number in range(config.num_trials + 1):
+    pets: PETSPlanner | None = None
+    trials = list(past)
+    env_steps, model_calls, model_updates = trials[-1][2:] if trials else (0, 0, 0)
+    for trial in trials:
+        buffer.add(*trial.transitions)
+    for number in range(len(trials), config.num_trials + 1):
         if number > 0:
-            ensemble.fit(buffer.all(), max_epochs=config.max_epochs, generator=generator)
-        if number == 1:
-            planner = make_planner(ensemble, task.action_low, task.action_high, config, generator)
+            fit = ensemble.fit(buffer.all(), max_epochs=config.max_epochs, generator=generator)
+            model_updates += fit.num_updates
+            if pets is None:
+                planner = pets = make_planner(ensemble, task.action_low, task.action_high, config, generator)
+            pets.model.calls = 0
         seed = int(torch.randint(2**31 - 1, (1,), generator=generator))
         transitions = run_episode(task, planner, seed)
         buffer.add(*transitions)
         env_steps += len(transitions.obs)
-        trials.append(Trial(transitions, float(transitions.reward.sum()), env_steps))
+        model_calls += pets.model.calls if pets else 0
+        trial_return = float(transitions.reward.sum())
+        trials.append(Trial(transitions, trial_return, env_steps, model_calls, model_updates))
         if on_trial is not None and on_trial(number, trials[-1]):
             break
     return trials

@@ -17,6 +17,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -50,6 +51,7 @@ class Experiment(Generic[C]):
         function: runs one seed: takes the configuration and a `Run`, to which it logs its rows.
         configs: a configuration for each of `SCALES`.
         published: what others measured, or what is expected, in a few words.
+        solved_at: the return from which on the task counts as solved, where there is such a number.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Experiment(Generic[C]):
     function: Callable[[C, Run], None]
     configs: Mapping[str, C]
     published: str = ""
+    solved_at: float | None = None
 
 
 class Run:
@@ -76,7 +79,7 @@ class Run:
         self.generator = torch.Generator().manual_seed(seed)
         self.rows: list[dict[str, Any]] = []
         self._folder = folder
-        self._unit = 0
+        self._unit, self._unit_start = 0, 0.0
         self._state: dict[str, Any] | None = None
         self._seconds_before, self._started = 0.0, time.perf_counter()
         self._writer: Any = None
@@ -85,6 +88,18 @@ class Run:
     def seconds(self) -> float:
         """Time spent on this seed so far, interruptions left out."""
         return self._seconds_before + time.perf_counter() - self._started
+
+    @property
+    def unit_seconds(self) -> float:
+        """Time spent on the present unit so far, without what was `not_counted`."""
+        return self.seconds - self._unit_start
+
+    @contextmanager
+    def not_counted(self) -> Iterator[None]:
+        """What is done inside does not count in `unit_seconds`: evaluation, say."""
+        before = self.seconds
+        yield
+        self._unit_start += self.seconds - before
 
     def log(self, **row: Any) -> None:
         """Adds a row to the result: numbers and short texts by column name.
@@ -115,6 +130,7 @@ class Run:
         for number in range(self._unit, len(all_items)):
             if self._state is None:  # else the unit goes on from a checkpoint, with its own generator state
                 self.generator.manual_seed(self.seed)
+                self._unit_start = self.seconds
             yield all_items[number]
             self._unit = number + 1
             self.checkpoint(None)
@@ -133,6 +149,7 @@ class Run:
         content = {
             "state": state,
             "unit": self._unit,
+            "unit_start": self._unit_start,
             "rows": self.rows,
             "generator": self.generator.get_state(),
             "seconds": self.seconds,
@@ -154,7 +171,7 @@ class Run:
             content = torch.load(path, weights_only=True)
             self.rows, self._unit, self._state = content["rows"], content["unit"], content["state"]
             self.generator.set_state(content["generator"])
-            self._seconds_before = content["seconds"]
+            self._seconds_before, self._unit_start = content["seconds"], content["unit_start"]
         for leftover in (self._file("partial.csv"), self._event_folder()):
             if leftover.is_dir():
                 shutil.rmtree(leftover)

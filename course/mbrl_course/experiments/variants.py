@@ -1,0 +1,91 @@
+"""What experiments share: the three scales, variants of one configuration, and a ledger of what they cost."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from mbrl_course.experiments.config import ConfigError, with_overrides
+from mbrl_course.experiments.runner import Run
+
+V = TypeVar("V", bound="Variants")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Variants:
+    """A configuration that is compared with variants of itself.
+
+    Attributes:
+        variants: what is compared, each as "FIELD=VALUE FIELD=VALUE", with a name of its own as
+            "NAME: FIELD=VALUE"; several values of a field are separated by slashes, as in
+            "hidden_sizes=64/64". "NAME:" alone is the configuration as it is.
+    """
+
+    variants: tuple[str, ...] = field(default=(), kw_only=True)
+
+    def __post_init__(self) -> None:
+        """Refuses variants that can't be read, or have a field that there is not."""
+        for text in self.variants:
+            variant_of(self, text)
+
+
+def variant_of(config: V, text: str) -> tuple[str, V]:
+    """A variant's name and configuration, see `Variants`.
+
+    Raises:
+        ConfigError: the text can't be read, or its fields and values do not fit.
+    """
+    name, colon, rest = text.rpartition(":")
+    changes: dict[str, Any] = {"variants": ()}
+    for part in rest.split():
+        changed, equals, value = part.partition("=")
+        if not equals:
+            raise ConfigError(f"variants holds {text!r}, expected such as 'NAME: FIELD=VALUE FIELD=VALUE'")
+        changes[changed] = value.replace("/", ",")
+    try:
+        return (name if colon else text).strip(), with_overrides(config, changes)
+    except ConfigError as error:
+        raise ConfigError(f"variants holds {text!r}: {error}") from None
+
+
+def each_variant(config: V, run: Run) -> Iterator[tuple[str, V]]:
+    """The name and configuration of each variant, as units of the run; "as set" where there are none."""
+    pairs = [variant_of(config, text) for text in config.variants or ("as set:",)]
+    yield from run.units(pairs, "variants")
+
+
+def settings_of(kind: type[T], config: Any, **changes: Any) -> T:
+    """A dataclass made of the fields that it has in common with `config`, and of `changes`."""
+    names = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    shared = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name in names}
+    return kind(**{**shared, **changes})
+
+
+def scales(full: T, laptop: Mapping[str, Any], smoke: Mapping[str, Any]) -> dict[str, T]:
+    """The configurations of an experiment: the full one, and what is smaller at the other scales."""
+    configs: dict[str, Any] = {"smoke": smoke, "laptop": laptop, "full": {}}
+    return {name: dataclasses.replace(full, **changes) for name, changes in configs.items()}  # type: ignore[type-var]
+
+
+def ledger(
+    run: Run, env_steps: int, model_calls: int, agent_updates: int, model_updates: int
+) -> dict[str, Any]:
+    """The columns that say what a variant has cost so far.
+
+    Args:
+        run: knows the seconds; evaluation is not among them.
+        env_steps: steps in the real environment that were learned from.
+        model_calls: imagined steps: states that a model advanced by one step.
+        agent_updates: gradient steps of the policy.
+        model_updates: gradient steps of the model; one of all members together counts once.
+    """
+    return {
+        "env_steps": env_steps,
+        "model_calls": model_calls,
+        "agent_updates": agent_updates,
+        "model_updates": model_updates,
+        "seconds": round(run.unit_seconds, 2),
+    }

@@ -1,0 +1,195 @@
+"""Week 5: PETS, from an untrained model to a solved task in a handful of trials."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from mbrl_course.envs import get_task
+from mbrl_course.experiments.runner import Experiment, Run
+from mbrl_course.experiments.variants import Variants, each_variant, ledger, scales, settings_of
+
+if TYPE_CHECKING:  # in a class these may be the student's own, so they are imported when needed
+    from mbrl_course.ensembles import EnsembleConfig
+    from mbrl_course.pets import PETSConfig, Trial
+
+
+@dataclass(frozen=True)
+class PETSTrialsConfig(Variants):
+    """The loop of PETS: a random trial, then refit and plan, trial by trial.
+
+    Attributes:
+        task: the task.
+        num_trials: trials with the planner.
+        population_size: action sequences per iteration of CEM.
+        elite_share: elites among them.
+        num_iterations: iterations per plan.
+        horizon: steps that a plan looks ahead.
+        warm_start: how the last plan is filled up to start the next search, see `cem.CEMConfig`.
+        propagation: what a particle's next state is drawn from, see `pets`.
+        num_particles: futures that a plan is judged by.
+        robust: how the particles' returns become one number, see `pets.PETSConfig`.
+        penalty: standard deviations that robust="variance" takes off.
+        ensemble_size: members of the model, all of them used.
+        hidden_sizes: of each member.
+        learning_rate: of the model's optimizer.
+        batch_size: transitions per gradient step and member.
+        patience: epochs without an improvement after which a fit stops.
+        max_epochs: of a fit.
+    """
+
+    task: str = "cartpole-balance"
+    num_trials: int = 10
+    population_size: int = 100
+    elite_share: float = 0.1
+    num_iterations: int = 3
+    horizon: int = 15
+    warm_start: Literal["repeat", "zero", "none"] = "repeat"
+    propagation: Literal["ts1", "ts_inf", "mean", "single"] = "ts_inf"
+    num_particles: int = 5
+    robust: Literal["mean", "worst", "variance"] = "mean"
+    penalty: float = 0.5
+    ensemble_size: int = 5
+    hidden_sizes: tuple[int, ...] = (128, 128)
+    learning_rate: float = 1e-3
+    batch_size: int = 32
+    patience: int = 5
+    max_epochs: int = 50
+
+    def model(self) -> EnsembleConfig:
+        """The settings of the ensemble."""
+        from mbrl_course.ensembles import EnsembleConfig
+
+        return settings_of(EnsembleConfig, self, num_elites=self.ensemble_size)
+
+    def pets(self) -> PETSConfig:
+        """The settings of the planner and the loop."""
+        from mbrl_course.cem import CEMConfig
+        from mbrl_course.pets import PETSConfig
+
+        elites = max(2, round(self.elite_share * self.population_size))
+        fill = None if self.warm_start == "none" else self.warm_start
+        optimizer = settings_of(CEMConfig, self, num_elites=elites, warm_start=fill)
+        return settings_of(PETSConfig, self, optimizer=optimizer)
+
+
+def run_pets(config: PETSTrialsConfig, run: Run) -> None:
+    """pets-*: the loop of PETS with each variant, from an untrained model.
+
+    Rows: variant, trial (0 is the random one), eval_return (of the trial: nothing had been learned from it
+    before), and the ledger. The seconds are those of fitting, planning and acting.
+    """
+    for name, variant in each_variant(config, run):
+        run_trials(variant, run, variant=name)
+
+
+def run_trials(config: PETSTrialsConfig, run: Run, **labels: Any) -> None:
+    """The loop of PETS with one configuration, a checkpoint after every trial; `labels` go into each row."""
+    from mbrl_course.buffers import Batch
+    from mbrl_course.ensembles import GaussianEnsemble
+    from mbrl_course.pets import Trial, pets_trials
+
+    task = get_task(config.task)
+    ensemble = GaussianEnsemble(
+        task.obs_dim,
+        task.action_dim,
+        config.model(),
+        reward=task.reward,
+        terminated=task.terminated,
+        generator=torch.Generator().manual_seed(run.seed),  # run.generator is in its place after a restart
+    )
+    trials: list[Trial] = []
+    if (state := run.restore()) is not None:
+        trials = [Trial(Batch(**batch), *rest) for batch, *rest in state["trials"]]
+        ensemble.load_state_dict(state["ensemble"])
+        ensemble.optimizer.load_state_dict(state["optimizer"])
+
+    def on_trial(number: int, trial: Trial) -> None:
+        costs = ledger(run, trial.env_steps, trial.model_calls, 0, trial.model_updates)
+        run.log(**labels, trial=number, eval_return=trial.trial_return, **costs)
+        if not trials or trials[-1] is not trial:
+            trials.append(trial)
+        saved = [[trial.transitions._asdict(), *trial[1:]] for trial in trials]
+        parts = {"ensemble": ensemble.state_dict(), "optimizer": ensemble.optimizer.state_dict()}
+        run.checkpoint({"trials": saved, **parts})
+
+    pets_trials(task, ensemble, config.pets(), run.generator, on_trial, past=tuple(trials))
+
+
+def _one_field(name: str, *values: str) -> tuple[str, ...]:
+    return tuple(f"{value}: {name}={value}" for value in values)
+
+
+def _budgets(*budgets: tuple[int, int, int]) -> tuple[str, ...]:
+    """Variants "K/H/I" for a population, a horizon and a number of iterations each."""
+    return tuple(f"{k}/{h}/{i}: population_size={k} horizon={h} num_iterations={i}" for k, h, i in budgets)
+
+
+_BUDGETS = _budgets((100, 15, 3), (200, 25, 4), (500, 30, 5))
+_COMPARED = {
+    "": ("how much a plan may cost: population, horizon, iterations", _BUDGETS),
+    "-propagation": (
+        "what the particles' states are drawn from",
+        _one_field("propagation", "ts1", "ts_inf", "mean", "single"),
+    ),
+    "-warm-start": ("how the last plan is filled up", _one_field("warm_start", "repeat", "zero", "none")),
+}
+_SMOKE: dict[str, Any] = {"num_trials": 1, "hidden_sizes": (16,), "max_epochs": 2, "elite_share": 0.2}
+_SMOKE |= {"population_size": 10, "num_iterations": 1, "horizon": 3}
+_BALANCE = PETSTrialsConfig(
+    variants=(
+        "PETS:",
+        "MBRL-Lib's tutorial: population_size=500 num_iterations=5 num_particles=20 hidden_sizes=200/200/200",
+    )
+)
+_FULL = PETSTrialsConfig(
+    num_trials=15,
+    population_size=200,
+    num_iterations=4,
+    horizon=25,
+    hidden_sizes=(200,) * 3,
+    num_particles=20,
+)
+_LAPTOP = {"num_trials": 8, "hidden_sizes": (64, 64), "num_particles": 5}
+
+
+def _comparisons(task: str, title: str, published: str = "") -> list[Experiment[Any]]:
+    """The three comparisons in a task."""
+    found = []
+    for ending, (what, variants) in _COMPARED.items():
+        smoke = {**_SMOKE, "variants": _budgets((10, 3, 1), (10, 4, 1)) if ending == "" else variants}
+        full = replace(_FULL, task=task, variants=variants)
+        found.append(
+            Experiment(
+                name=f"pets-{task.removesuffix('-swingup')}{ending}",
+                week=5,
+                title=f"{title}, PETS: {what}",
+                function=run_pets,
+                configs=scales(full, _LAPTOP, {**_LAPTOP, **smoke}),
+                published=published if ending == "" else "",
+            )
+        )
+    return found
+
+
+EXPERIMENTS: tuple[Experiment[Any], ...] = (
+    Experiment(
+        name="pets-cartpole-balance",
+        week=5,
+        title="Balancing cart-pole: PETS from an untrained model to its first trial of 200",
+        function=run_pets,
+        configs=scales(
+            _BALANCE, {"variants": ("PETS:",), "num_trials": 8}, {"variants": ("PETS:",), **_SMOKE}
+        ),
+        published="MBRL-Lib's tutorial: 200 in the third trial after the random one, 763 steps, 1052 s",
+        solved_at=200.0,
+    ),
+    *_comparisons(
+        "cartpole-swingup",
+        "Cart-pole swing-up",
+        "100/15/3 far below 500/30/5: 28 against 100 to 150 in one report, on another cart-pole",
+    ),
+    *_comparisons("pendulum", "Pendulum"),
+)
