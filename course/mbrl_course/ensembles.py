@@ -162,11 +162,13 @@ class EnsembleFitResult:
         train_losses: NLL per dimension of every epoch, averaged over members.
         holdout_mse: hold-out MSE of each member after each epoch, normalised units, a list of [E].
         best_epochs: the epoch whose weights each member kept, [E].
+        num_updates: gradient steps, each of all members together.
     """
 
     train_losses: list[float] = field(default_factory=list)
     holdout_mse: list[Tensor] = field(default_factory=list)
     best_epochs: list[int] = field(default_factory=list)
+    num_updates: int = 0
 
 
 class Prediction(NamedTuple):
@@ -282,6 +284,7 @@ class GaussianEnsemble(nn.Module):
         best = _BestWeights(self.network, self.config.patience)
         for _ in tqdm(range(max_epochs), "epochs", disable=not progress, leave=False):
             result.train_losses.append(self._epoch(inputs, targets, own_rows, generator))
+            result.num_updates += -(-own_rows.shape[1] // self.config.batch_size)
             if len(holdout):
                 result.holdout_mse.append(self.holdout_mse(inputs[holdout], targets[holdout]))
                 if best.update(result.holdout_mse[-1]):
