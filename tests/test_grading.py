@@ -11,16 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell
 from nbgrader.api import Gradebook
 from traitlets.config import Config
 
-from mbrl_autograder.grading import GradingError, Job, Limits, Outcome, engine, format_table, grade
+from mbrl_autograder.grading import (
+    GradingError,
+    Job,
+    Limits,
+    Options,
+    Outcome,
+    format_table,
+    grade,
+)
 from mbrl_autograder.grading.collect import collect
 from mbrl_autograder.grading.course import Course, exercise_of, find_course
-from mbrl_autograder.grading.demos import unneeded_demos
 from mbrl_autograder.grading.model import (
     CRASHED,
     EARLIER,
@@ -38,12 +44,11 @@ from mbrl_autograder.grading.notebooks import (
     read_notebook,
     restore,
 )
-from mbrl_autograder.grading.processes import run_bounded
 from mbrl_course.weeks import UnknownWeekError
 from small_course import ASSIGNMENT, RIGHT, build_source, experiments_source, hand_in, make_course, submitted
 
 ONE_WORKER = pytest.mark.xdist_group("graded_class")  # the class is graded once, not in each worker
-LIMITS = Limits(cell_seconds=5, submission_seconds=120)
+LIMITS = Limits(cell_seconds=3, submission_seconds=60)
 
 
 def by_name(result: ClassResult) -> dict[str, Row]:
@@ -60,8 +65,9 @@ def _graded(cell: nbformat.NotebookNode) -> bool:
     return bool(cell.metadata.get("nbgrader", {}).get("grade"))
 
 
-def run(course: Path, submissions: Path, **options: Any) -> ClassResult:
-    return grade(ASSIGNMENT, submissions, course, limits=LIMITS, progress=False, **options)
+def run(course: Path, submissions: Path | None, executor: Any = None, **options: Any) -> ClassResult:
+    how = Options(**{"limits": LIMITS, "workers": 2, **options})
+    return grade(ASSIGNMENT, submissions, course, how, executor=executor, progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -103,9 +109,8 @@ def test_marks(graded_class: tuple[Path, ClassResult]) -> None:
     assert rows["right"].status == GRADED and rows["right"].reason == ""
     assert rows["half"].marks["add"] == 1 and rows["half"].marks["double"] == 0
     assert rows["noisy"].total == 5, "what is written to stderr costs no points"
-    assert rows["early"].total == 5 and "cell 1" in rows["early"].reason
-    assert "no_such_module" in rows["early"].reason
-    assert rows["untouched"].total == 0 and "no exercise was attempted" in rows["untouched"].reason
+    assert rows["early"].total == 5, "a scratch cell that fails has no part in the marks"
+    assert rows["untouched"].total == 0
 
 
 @pytest.mark.slow
@@ -114,29 +119,15 @@ def test_trouble_costs_only_itself_and_is_named(graded_class: tuple[Path, ClassR
     rows = by_name(graded_class[1])
     endless = rows["endless"]
     assert endless.status == TIMED_OUT and endless.marks["add"] == 3 and endless.marks["double"] == 0
-    assert "double-test-1" in endless.reason and "exercise double" in endless.reason
+    assert "double-test-1" in endless.reason
     dies = rows["dies"]
-    assert dies.status == CRASHED and dies.marks["add"] == 3 and "double-test-1" in dies.reason
+    assert dies.marks["add"] == 3 and dies.marks["double"] == 0 and "double-test-1" in dies.reason
     assert {"not-json", "empty", "no-file"} == {
         row.student for row in graded_class[1].rows if row.status == UNREADABLE
     }
     assert "not JSON" in rows["not-json"].reason
     assert "0 bytes" in rows["empty"].reason
-    assert {row.student for row in graded_class[1].ungraded} == {"not-json", "empty", "no-file", "dies"}
-
-
-@pytest.mark.slow
-def test_a_loop_that_cannot_be_interrupted_is_ended(tmp_path: Path) -> None:
-    make_course(tmp_path)
-    loop = "    while True:\n        try:\n            while True: pass\n        except BaseException: pass"
-    hand_in(tmp_path / "in", "ada", submitted({**RIGHT, "double": f"def double(x):\n{loop}"}))
-    limits = Limits(cell_seconds=100, submission_seconds=20)
-    row = grade(ASSIGNMENT, tmp_path / "in", tmp_path, limits=limits, progress=False).rows[0]
-    assert row.status == TIMED_OUT and "ended after 20 s in all" in row.reason
-    assert row.marks == {"add": 3, "double": 0}
-    assert not [
-        child for child in psutil.Process().children(recursive=True) if "ipykernel" in _command(child)
-    ]
+    assert {row.student for row in graded_class[1].ungraded} == {"not-json", "empty", "no-file"}
 
 
 @pytest.mark.slow
@@ -172,7 +163,8 @@ def test_csv_and_table(graded_class: tuple[Path, ClassResult]) -> None:
     _, result = graded_class
     with result.csv.open(encoding="utf-8") as stream:
         lines = {line["student"]: line for line in csv.DictReader(stream)}
-    assert list(lines["right"]) == ["student", "add", "double", "q1", "total", "max", "status", "reason"]
+    columns = ["student", "add", "double", "q1", "penalty", "total", "max", "status", "reason"]
+    assert list(lines["right"]) == columns
     assert [lines["right"][key] for key in ("add", "double", "q1", "total", "max")] == [
         "3",
         "2",
@@ -184,21 +176,6 @@ def test_csv_and_table(graded_class: tuple[Path, ClassResult]) -> None:
     table = format_table(result)
     assert all(student in table for student in lines)
     assert "build.html" in table and "grades.csv" in table and "+1 to mark" in table
-
-
-@pytest.mark.slow
-@ONE_WORKER
-def test_no_process_is_left(graded_class: tuple[Path, ClassResult]) -> None:
-    assert not [
-        child for child in psutil.Process().children(recursive=True) if "ipykernel" in _command(child)
-    ]
-
-
-def _command(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
 
 
 def test_a_later_run_keeps_what_was_graded(tmp_path: Path) -> None:
@@ -267,7 +244,7 @@ def test_student_edition_comes_before_the_installed_package(tmp_path: Path) -> N
     (edition / "__init__.py").write_text("EDITION = 'student'", encoding="utf-8")
     answer = "import mbrl_course\ndef double(x):\n    return 2 * x * (mbrl_course.EDITION == 'student')"
     hand_in(tmp_path / "in", "ada", submitted({**RIGHT, "double": answer}))
-    rows = by_name(run(tmp_path, tmp_path / "in", pythonpath=[edition.parent]))
+    rows = by_name(run(tmp_path, tmp_path / "in", python_path=(edition.parent,)))
     assert rows["ada"].marks["double"] == 2
 
 
@@ -319,38 +296,6 @@ def test_restore_ignores_odd_metadata(template: nbformat.NotebookNode) -> None:
     ]
 
 
-def test_demos_of_the_course_are_not_run_unless_a_student_needs_them(template: nbformat.NotebookNode) -> None:
-    picture, chained = "shape = (3, 3)\nprint('slow')", "area = math.prod(shape)"
-    for text in (picture, chained):
-        template.cells.append(new_code_cell(text))
-    notebook = restore(nbformat.from_dict(template), template)
-    assert unneeded_demos(notebook, template) == frozenset(), "the notebook of another course"
-    template.metadata["mbrl_course"] = {"week": "week03"}
-    plain, first, second = 7, 8, 9
-    assert unneeded_demos(notebook, template) == {plain, first, second}
-    notebook.cells[2].source = "%matplotlib inline\ndef add(a, b):\n    return a + b + 0 * area"
-    assert unneeded_demos(notebook, template) == {plain}, "what the demo itself needs is run, too"
-    notebook.cells[2].source = "def add(a, b):\n    area = a\n    return area + b"
-    notebook.cells[first].source += "\nimport os"
-    assert unneeded_demos(notebook, template) == {plain, second}, "a changed cell is run"
-
-
-@pytest.mark.slow
-def test_a_demo_keeps_the_output_it_came_with(tmp_path: Path) -> None:
-    make_course(tmp_path)
-    source = build_source()
-    source.metadata["mbrl_course"] = {"week": "week03"}
-    nbformat.write(source, tmp_path / "source" / ASSIGNMENT / "build.ipynb")
-    handed = submitted(RIGHT)
-    handed.cells[7].outputs = [nbformat.v4.new_output("error", ename="CellTimeoutError", evalue="forged")]
-    hand_in(tmp_path / "in", "ada", handed)
-    row = run(tmp_path, tmp_path / "in").rows[0]
-    assert (row.status, row.reason, row.total) == (GRADED, "", 5)
-    kept = nbformat.read(tmp_path / "autograded" / "ada" / ASSIGNMENT / "build.ipynb", as_version=4)
-    assert kept.cells[7].outputs[0].evalue == "forged"
-    assert "mbrl-course-skip" not in nbformat.writes(kept)
-
-
 @pytest.mark.parametrize("change", ["bom", "crlf", "no-ids", "old-minor"])
 def test_read_notebook_mends(tmp_path: Path, change: str) -> None:
     content = json.loads(nbformat.writes(submitted(RIGHT)))
@@ -371,10 +316,10 @@ def test_read_notebook_mends(tmp_path: Path, change: str) -> None:
     [
         (b"\xff\xfe\x00", "UTF-8"),
         (b"print('hello')", "not JSON"),
-        (b"[1, 2]", "no cells"),
+        (b"[1, 2]", "not a notebook"),
         (b'{"nbformat": 4, "nbformat_minor": 5, "metadata": {}}', "no cells"),
         (b'{"nbformat": 99, "nbformat_minor": 5, "metadata": {}, "cells": []}', "format"),
-        (b'{"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [{"cell_type": "x"}]}', "format"),
+        (b'{"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [{"cell_type": "x"}]}', "no cells"),
         (b"[" * 100_000, "not JSON"),
     ],
 )
@@ -472,46 +417,6 @@ def test_find_course_looks_upwards(tmp_path: Path) -> None:
 def test_exercise_of() -> None:
     assert exercise_of("refit-test-2") == "refit"
     assert exercise_of("my-test-case") == "my-test-case"
-
-
-@pytest.mark.skipif(os.name == "nt", reason="sessions are a POSIX thing")
-def test_run_bounded_ends_grandchildren_in_other_sessions(tmp_path: Path) -> None:
-    code = (
-        "import subprocess, sys, time\n"
-        "command = [sys.executable, '-c', 'import time; time.sleep(60)']\n"
-        "p = subprocess.Popen(command, start_new_session=True)\n"
-        "open('pid', 'w').write(str(p.pid))\n"
-        "time.sleep(60)"
-    )
-    result = run_bounded(
-        [sys.executable, "-c", code], seconds=2, cwd=tmp_path, env=os.environ, log=tmp_path / "log"
-    )
-    assert result is None
-    pid = int((tmp_path / "pid").read_text())
-    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-
-
-def test_an_interrupted_run_ends_what_it_started(tmp_path: Path) -> None:
-    make_course(tmp_path)
-    for student in ("ada", "bob", "carl"):
-        hand_in(tmp_path / "in", student, submitted(RIGHT))
-    sleeping: list[int | None] = []
-
-    def executor(job: Job) -> Outcome:
-        if job.student == "ada":
-            return all_right(job)
-        command = [sys.executable, "-c", "import time; time.sleep(300)"]
-        log = tmp_path / f"{job.student}.txt"
-        sleeping.append(run_bounded(command, seconds=300, cwd=tmp_path, env=os.environ, log=log))
-        return all_right(job)
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(engine, "record", interrupt)
-        run(tmp_path, tmp_path / "in", executor=executor, workers=2)
-    assert sleeping and all(code is not None and code != 0 for code in sleeping)
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from nbformat import NotebookNode
 from tqdm import tqdm
 
 from mbrl_autograder import authoring
-from mbrl_autograder.grading import ClassResult, GradingError, Limits, format_table, grade
+from mbrl_autograder.grading import ClassResult, GradingError, Limits, Options, format_table, grade
 from mbrl_autograder.grading.notebooks import grade_id
 from mbrl_course.cem import CEMConfig, CEMPlanner
 from mbrl_course.envs import get_task
@@ -59,9 +59,8 @@ def run_demo(out: Path, *, workers: int = 2, max_steps: int | None = None) -> Cl
         write_submission(student, release, submissions / student / WEEK / "build.ipynb")
     print("3/4 Grading; one of them never ends, so this takes a minute or two")
     try:
-        result = grade(
-            WEEK, submissions, out / "course", workers=workers, limits=LIMITS, pythonpath=[edition]
-        )
+        options = Options(limits=LIMITS, workers=workers, python_path=(edition,))
+        result = grade(WEEK, submissions, out / "course", options)
     except GradingError as error:
         raise DemoError(str(error)) from error
     shutil.copyfile(result.csv, out / "grades.csv")

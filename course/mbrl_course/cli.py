@@ -87,7 +87,7 @@ def make_parser() -> argparse.ArgumentParser:
         commands.grade,
         "grade what a class handed in for a week",
         "mbrl-course grade week03 --submissions ~/handed-in/week03",
-        if_interrupted="nothing runs any more; what was graded is in the gradebook",
+        if_interrupted="what was graded is in the gradebook; the same command does the rest",
     )
     verb.add_argument(
         "week", metavar="WEEK", help="such as week03, or an assignment of the course in --course"
@@ -95,36 +95,75 @@ def make_parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--submissions",
         type=Path,
-        required=True,
         metavar="DIR",
-        help="a folder per student (or DIR/STUDENT.ipynb)",
+        help="a folder per student (or DIR/STUDENT.ipynb); by default the course's own submitted/",
     )
     verb.add_argument(
         "--course",
         type=Path,
         metavar="DIR",
-        help="the course directory; by default the nearest one at or above this folder",
+        help="any nbgrader course directory; by default the nearest one at or above this folder",
     )
-    verb.add_argument(
+    verb.add_argument("--json", action="store_true", help="print the result as JSON, and nothing else")
+    verb.add_argument("--fresh", action="store_true", help="judge everything again, also what is finished")
+    where = verb.add_argument_group("where submissions are judged")
+    where.add_argument(
         "--workers",
         type=_positive_int,
-        default=min(2, os.cpu_count() or 1),
+        default=min(8, os.cpu_count() or 1),
         metavar="N",
-        help="submissions at the same time (default %(default)s)",
+        help="submissions at the same time (default: as many as there are cores, here %(default)s)",
     )
-    verb.add_argument(
+    where.add_argument(
+        "--scheduler", default="", metavar="ADDRESS", help="a Dask cluster, such as tcp://host:8786"
+    )
+    where.add_argument(
+        "--no-sandbox",
+        action="store_true",
+        help="run submissions as you, without bubblewrap: only for a class that you trust",
+    )
+    bounds = verb.add_argument_group("limits of one notebook")
+    bounds.add_argument(
         "--cell-timeout",
-        type=_positive,
+        type=_duration,
         default=30.0,
-        metavar="SECONDS",
-        help="time of one cell (default %(default)g)",
+        metavar="TIME",
+        help="of one cell or test, in seconds or such as 2m (default %(default)gs)",
     )
-    verb.add_argument(
+    bounds.add_argument(
+        "--scratch-timeout",
+        type=_duration,
+        default=10.0,
+        metavar="TIME",
+        help="of a cell that a student added and the solutions need (default %(default)gs)",
+    )
+    bounds.add_argument(
         "--timeout",
-        type=_positive,
-        default=300.0,
-        metavar="SECONDS",
-        help="time of one submission (default %(default)g)",
+        type=_duration,
+        default=180.0,
+        metavar="TIME",
+        help="of all of it together (default %(default)gs)",
+    )
+    bounds.add_argument(
+        "--memory",
+        type=_size,
+        default=2 << 30,
+        metavar="SIZE",
+        help="beyond the libraries, in bytes or such as 500M or 4G (default 2G)",
+    )
+    bounds.add_argument(
+        "--file-size",
+        type=_size,
+        default=64 << 20,
+        metavar="SIZE",
+        help="of one file that it writes; all together four times as much (default 64M)",
+    )
+    bounds.add_argument(
+        "--processes",
+        type=_positive_int,
+        default=64,
+        metavar="N",
+        help="processes and threads (default %(default)s)",
     )
 
     verb = _add(
@@ -235,6 +274,27 @@ def _positive(text: str) -> float:
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is no positive number")
     return value
+
+
+def _duration(text: str) -> float:
+    """Seconds, from "90", "90s", "1.5m" or "1h"."""
+    units = {"s": 1, "m": 60, "h": 3600}
+    factor = units.get(text[-1:].lower())
+    try:
+        return _positive(text[:-1] if factor else text) * (factor or 1)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time, expected such as 90, 90s or 2m") from error
+
+
+def _size(text: str) -> int:
+    """Bytes, from "1000000", "500M" or "1.5G" (powers of 1024; "MB" and "MiB" are the same)."""
+    units = {"K": 10, "M": 20, "G": 30, "T": 40}
+    plain = text.upper().removesuffix("B").removesuffix("I")
+    power = units.get(plain[-1:])
+    try:
+        return int(_positive(plain[:-1] if power else plain) * 2 ** (power or 0))
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size, expected such as 500M or 4G") from error
 
 
 def _positive_int(text: str) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -79,25 +80,36 @@ def _authored(action: Callable[[], int]) -> int:
 
 
 def grade(options: argparse.Namespace) -> int:
-    """Grades a class, and prints the table."""
+    """Grades a class, and prints the table, or JSON."""
     grading = _instructor_part("grading")
     from mbrl_course.weeks import UnknownWeekError
 
-    limits = grading.Limits(cell_seconds=options.cell_timeout, submission_seconds=options.timeout)
+    limits = grading.Limits(
+        cell_seconds=options.cell_timeout,
+        scratch_seconds=options.scratch_timeout,
+        submission_seconds=options.timeout,
+        memory_bytes=options.memory,
+        processes=options.processes,
+        file_bytes=options.file_size,
+    )
     try:
         course = options.course or grading.find_course()
         with grading.student_edition(course, options.week) as edition:
-            result = grading.grade(
-                options.week,
-                options.submissions,
-                course,
-                workers=options.workers,
+            how = grading.Options(
                 limits=limits,
-                pythonpath=edition,
+                workers=options.workers,
+                sandbox=not options.no_sandbox,
+                python_path=edition,
+                scheduler=options.scheduler,
+                fresh=options.fresh,
             )
+            result = grading.grade(options.week, options.submissions, course, how)
     except (grading.GradingError, UnknownWeekError) as error:
         raise CommandError(str(error)) from error
-    print(grading.format_table(result))
+    if options.json:
+        print(json.dumps(grading.as_json(result), indent=1))
+    else:
+        print(grading.format_table(result))
     if result.ungraded:
         names = ", ".join(row.student for row in result.ungraded)
         print(f"not graded, or not to the end: {names}", file=sys.stderr)

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,8 @@ from judge.conftest import LIMITS
 from judge.dishonest import STRUCTURE
 from judge.small_notebook import Submission, source
 from mbrl_autograder.grading.engine import grade
+from mbrl_autograder.grading.executor import JudgeExecutor
 from mbrl_autograder.judge import Judge
-from mbrl_autograder.judge.executor import JudgeExecutor
 from mbrl_autograder.judge.journal import Journal
 
 
@@ -37,7 +38,7 @@ def test_a_class_is_graded_to_its_end(judge: Judge, tmp_path: Path, monkeypatch:
         (arrived / student).mkdir(parents=True)
         (arrived / student / "small.ipynb").write_bytes(data)
     journal = Journal(tmp_path / "results.jsonl")
-    executor = JudgeExecutor(judge, journal)
+    executor = JudgeExecutor(nullcontext(judge), journal)
     result = grade("small", arrived, course, executor=executor, progress=False)
     assert {row.student: row.total for row in result.rows} == {k: v for k, (_, v) in deserved.items()}
     assert all(row.reason for row in result.rows if row.student in ("cy", "dan"))
@@ -45,8 +46,11 @@ def test_a_class_is_graded_to_its_end(judge: Judge, tmp_path: Path, monkeypatch:
     assert "each value is the mean of a window" in marked
     journal.close()
     shutil.rmtree(course / "autograded")
-    unused = JudgeExecutor(
-        Judge(limits=LIMITS), Journal(tmp_path / "results.jsonl")
-    )  # never entered: it can grade nothing
+
+    def forbidden() -> Judge:
+        raise AssertionError("a finished result is not judged again")
+
+    unused = JudgeExecutor(Judge(limits=LIMITS), Journal(tmp_path / "results.jsonl"))
+    monkeypatch.setattr(unused, "_started", forbidden)
     again = grade("small", arrived, course, executor=unused, progress=False)
     assert [row.marks for row in again.rows] == [row.marks for row in result.rows]

@@ -1,4 +1,4 @@
-"""Grading: runs a class's notebooks, marks them with nbgrader, writes feedback pages and `grades.csv`.
+"""Grading: judges a class's notebooks, marks them in nbgrader's gradebook, writes feedback and `grades.csv`.
 
 `grade` is the whole of it for callers. What meets the student's code is one function (`model.Executor`), so
 that it can be replaced without a change to what collects, records and reports.
@@ -7,8 +7,9 @@ that it can be replaced without a change to what collects, records and reports.
 from .course import find_course
 from .edition import student_edition
 from .engine import grade
+from .judging import Options
 from .model import ClassResult, Executor, GradingError, Job, Limits, Outcome
-from .report import format_table
+from .report import as_json, format_table
 
 __all__ = [
     "ClassResult",
@@ -16,7 +17,9 @@ __all__ = [
     "GradingError",
     "Job",
     "Limits",
+    "Options",
     "Outcome",
+    "as_json",
     "find_course",
     "format_table",
     "grade",

@@ -17,6 +17,7 @@ from nbformat import NotebookNode
 from nbgrader.api import Gradebook
 from nbgrader.converters import GenerateAssignment
 from nbgrader.coursedir import CourseDirectory
+from nbgrader.preprocessors import ClearHiddenTests
 from traitlets.config import Config
 from traitlets.config.loader import PyFileConfigLoader
 
@@ -68,6 +69,12 @@ class Course:
         self.root = root.resolve()
         self.config = self._load_config()
         self.directory = CourseDirectory(config=self.config, root=str(self.root))
+        kind, _, path = self.directory.db_url.partition(":///")
+        if (
+            kind == "sqlite" and path and not Path(path).is_absolute()
+        ):  # nbgrader is run in the course's folder
+            self.directory.db_url = f"sqlite:///{self.root / path}"
+        self.config.CourseDirectory.db_url = self.directory.db_url
 
     def _load_config(self) -> Config:
         config = Config()
@@ -86,6 +93,18 @@ class Course:
         name = getattr(self.directory, f"{step}_directory")
         return Path(self.directory.format_path(name, student, assignment)).resolve()
 
+    def submitted_folder(self, assignment: str) -> Path:
+        """The folder in which nbgrader keeps what students handed in, a folder for each."""
+        anybody = "anybody-at-all"
+        folder = self.folder("submitted", assignment, anybody)
+        return next((up.parent for up in (folder, *folder.parents) if up.name == anybody), folder)
+
+    @property
+    def hidden_markers(self) -> tuple[str, str]:
+        """What begins and ends the hidden part of a test in this course's sources."""
+        cut = ClearHiddenTests(config=self.config)
+        return cut.begin_test_delimeter, cut.end_test_delimeter
+
     @property
     def assignments(self) -> list[str]:
         """The names of the assignments that have source notebooks."""
@@ -95,8 +114,16 @@ class Course:
 
     @contextmanager
     def gradebook(self) -> Iterator[Gradebook]:
-        """The course's gradebook, open."""
-        gradebook = Gradebook(self.directory.db_url, self.directory.course_id or "default_course")
+        """The course's gradebook, open; made if it is not there, by no half even when that is interrupted."""
+        course_id = self.directory.course_id or "default_course"
+        kind, _, name = self.directory.db_url.partition(":///")
+        path = Path(name)
+        if kind == "sqlite" and name and not path.exists():
+            draft = path.with_name(f".{path.name}.part")
+            draft.unlink(missing_ok=True)
+            Gradebook(f"sqlite:///{draft}", course_id).close()
+            draft.replace(path)
+        gradebook = Gradebook(self.directory.db_url, course_id)
         try:
             yield gradebook
         finally:
@@ -132,9 +159,13 @@ class Assignment:
     def register(self) -> None:
         """Tells the gradebook of the assignment and its cells, as `nbgrader generate_assignment` does.
 
+        Nothing happens where it knows them already, just as they are.
+
         Raises:
             GradingError: cells came or went since submissions were recorded, or the source is not valid.
         """
+        if self._is_registered():
+            return
         release = Path(tempfile.mkdtemp(prefix="mbrl-course-"))
         config = copy.deepcopy(self.course.config)
         config["CourseDirectory"].update(
@@ -153,6 +184,34 @@ class Assignment:
             ) from error
         finally:
             shutil.rmtree(release, ignore_errors=True)
+
+    def _is_registered(self) -> bool:
+        """Whether the gradebook has the same notebooks and cells, with the same points."""
+        with self.course.gradebook() as gradebook:
+            known = next((one for one in gradebook.assignments if one.name == self.name), None)
+            if known is None:
+                return False
+            recorded = {
+                (notebook.name, cell.name, cell.max_score)
+                for notebook in known.notebooks
+                for cell in (*notebook.grade_cells, *notebook.task_cells)
+            }
+            written = {
+                (notebook.name, c.name) for notebook in known.notebooks for c in notebook.solution_cells
+            }
+            sources = {
+                (notebook.name, cell.name, cell.source)
+                for notebook in known.notebooks
+                for cell in notebook.source_cells
+            }
+        cells = [(name, cell) for name, one in self.templates.items() for cell in one.cells if grade_id(cell)]
+        flags = [(name, cell, cell.metadata.nbgrader) for name, cell in cells]
+        return (
+            recorded
+            == {(n, grade_id(c), float(f.points)) for n, c, f in flags if f.get("grade") or f.get("task")}
+            and written == {(n, grade_id(c)) for n, c, f in flags if f.get("solution")}
+            and sources == {(n, grade_id(c), c.source) for n, c in cells}
+        )
 
     def _why(self, messages: list[str], error: Exception) -> str:
         with self.course.gradebook() as gradebook:
@@ -193,7 +252,7 @@ def exercises(notebook: str, template: NotebookNode) -> list[Exercise]:
         metadata = cell.metadata.get("nbgrader", {})
         if not (metadata.get("grade") or metadata.get("task")):
             continue
-        name, points = grade_id(cell), float(metadata.get("points", 0))
+        name, points = grade_id(cell), float(metadata.get("points") or 0)
         key = exercise_of(name)
         old = columns.get(key, Exercise(key, notebook, (), 0.0, by_hand=not is_test(cell)))
         bonus = bool(cell.metadata.get(COURSE_KEY, {}).get("bonus"))

@@ -1,22 +1,25 @@
-"""Grades a class: collect, restore, run, record, give feedback, report."""
+"""Grades a class: collect, restore, judge, record, give feedback, report."""
 
 from __future__ import annotations
 
-import copy
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+from sqlalchemy.exc import SQLAlchemyError
 from tqdm import tqdm
 
+from mbrl_autograder.judge.notebook import files_beside
+from mbrl_autograder.pages import write_feedback, write_overview
 from mbrl_course.weeks import UnknownWeekError, find_week
 
-from . import kernel
 from .collect import collect
 from .course import Assignment, Course
-from .demos import unneeded_demos
-from .feedback import write_feedback
+from .judging import Options, judging
 from .model import (
     CRASHED,
     GRADED,
@@ -24,90 +27,70 @@ from .model import (
     UNREADABLE,
     ClassResult,
     Executor,
+    GradingError,
     Job,
     Limits,
     Outcome,
+    Row,
     Submission,
 )
-from .notebooks import NotANotebookError, has_tests, read_notebook, restore
-from .processes import end_running
-from .record import keep_submitted, read_rows, record
+from .notebooks import NotANotebookError, clean, has_tests, read_content, restore
+from .record import Recorder, arrival, keep_submitted
 from .report import write_csv
+from .state import exclusive
 
 
 def grade(
     week: str,
-    submissions: Path,
+    submissions: Path | None,
     course: Path,
+    options: Options = Options(),  # noqa: B008  # it is frozen
     *,
-    workers: int = 2,
-    limits: Limits | None = None,
-    executor: Executor = kernel.execute,
-    pythonpath: Iterable[Path] = (),
+    executor: Executor | None = None,
     progress: bool = True,
 ) -> ClassResult:
     """Grades what a class handed in for one week, and writes marks and feedback into the course directory.
 
-    A notebook with automatic points is run; one without (the `experiments` notebooks) is not: its written
-    answers wait for a marker, with the outputs that it was handed in with. Whatever arrives gets a line in
-    the result.
+    A notebook with automatic points is judged; one without (the `experiments` notebooks) is not run: its
+    written answers wait for a marker, with the outputs that it was handed in with. Whatever arrives gets a
+    line in the result. A run that was killed is taken up again by the same call.
 
     Args:
         week: a week's name in any of its forms ("week03", "3"), or the name of an assignment of the course.
-        submissions: the folder with what the class handed in (see `collect`).
+        submissions: what the class handed in (see `collect`); by default the course's own `submitted/`.
         course: the course directory: `solutions/` or `source/`, perhaps an `nbgrader_config.py`;
-        `submitted/`,
-            `autograded/`, `feedback/`, `grades/` and the gradebook are written there.
-        workers: how many submissions run at the same time.
-        limits: time and sizes that one submission may take.
-        executor: what runs and marks a notebook.
-        pythonpath: folders that come before the installed packages in the student's process.
+            `submitted/`, `autograded/`, `feedback/`, `grades/` and the gradebook are written there.
+        options: limits, number of workers, and where submissions are judged.
+        executor: what judges a notebook, in place of what `options` say.
         progress: whether to show progress bars.
 
     Raises:
-        GradingError: no such assignment, no submissions, or a gradebook that does not fit the notebooks.
-        ValueError: `workers` is less than 1.
+        GradingError: no such assignment, no submissions, a gradebook that does not fit the notebooks, no
+            sandbox, or a disk that cannot be written; what was recorded before stays as it is.
+        UnknownWeekError: neither a week nor an assignment of the course.
     """
-    if workers < 1:
-        raise ValueError(f"workers is {workers}, expected 1 or more")
-    limits = limits or Limits()
+    started = time.monotonic()
     home = Course(course)
     assignment = Assignment(home, assignment_name(home, week))
-    arrived = collect(submissions, assignment.name, list(assignment.templates), limits)
-    assignment.register()
-    paths = tuple(path.resolve() for path in pythonpath)
-    run: dict[str, tuple[str, str]] = {}
-
-    def execute(submission: Submission) -> tuple[dict[str, Outcome], str, str]:
-        return _execute(assignment, submission, executor, paths, limits)
-
-    futures: dict[Future, Submission] = {}
-    pages: dict[Future, str] = {}
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            futures.update((pool.submit(execute, one), one) for one in arrived)
-            for future in _shown(futures, f"grading {assignment.name}", progress):
-                submission = futures[future]
-                outcomes, status, reason = future.result()
-                run[submission.student] = (status, reason)
-                keep_submitted(assignment, submission)
-                record(assignment, submission.student, outcomes)
-            with_pages = [student for student in run if _has_notebooks(assignment, student)]
-            pages.update((pool.submit(write_feedback, home.root, assignment.name, s), s) for s in with_pages)
-            for future in _shown(pages, "feedback", progress):
-                if problem := future.result():
-                    status, reason = run[pages[future]]
-                    run[pages[future]] = (status, "; ".join(filter(None, [reason, problem])))
-        except BaseException:  # Ctrl-C: what waits is dropped, what runs is ended
-            pool.shutdown(wait=False, cancel_futures=True)
-            while not all(future.done() for future in (*futures, *pages)):
-                end_running()
-                time.sleep(0.1)
-            raise
-    rows = tuple(read_rows(assignment, run))
-    csv = home.root / "grades" / assignment.name / "grades.csv"
-    write_csv(csv, assignment.exercises, rows)
-    return ClassResult(assignment.name, assignment.exercises, rows, csv)
+    own = home.submitted_folder(assignment.name)
+    arrived = collect(submissions or own, assignment.name, list(assignment.templates), options.limits)
+    roster: list[str] = []
+    if (submissions or own).resolve() == own:
+        arrived, roster = _of_assignment(assignment, arrived)
+    with _errors_said(home), ExitStack() as stack:
+        folder = stack.enter_context(exclusive(home.root))
+        assignment.register()
+        execute = executor or stack.enter_context(judging(assignment, options, folder))
+        recorder = Recorder(assignment, stack.enter_context(home.gradebook()))
+        shared = _shared_folders(arrived, (submissions or own).resolve())
+        work = partial(_execute, assignment, execute=execute, limits=options.limits, shared=shared)
+        outcomes, run = _graded(assignment, arrived, work, options.workers, recorder, progress)
+        rows = _with_pages(assignment, recorder, outcomes, recorder.rows(run, roster), progress)
+        csv = home.root / "grades" / assignment.name / "grades.csv"
+        write_csv(csv, assignment.exercises, rows)
+        seconds = time.monotonic() - started
+        result = ClassResult(assignment.name, assignment.exercises, rows, csv, None, outcomes, seconds)
+        return replace(result, overview=write_overview(csv.with_name("overview.html"), result, outcomes))
 
 
 def assignment_name(course: Course, week: str) -> str:
@@ -125,35 +108,97 @@ def assignment_name(course: Course, week: str) -> str:
         raise UnknownWeekError(f"{error}; assignments in {course.root}: {others}") from None
 
 
-def _execute(
+@contextmanager
+def _errors_said(course: Course) -> Iterator[None]:
+    """What a disk or a database refuses, in words."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        cause = str(getattr(error, "orig", None) or error).splitlines()[0]
+        raise GradingError(
+            f"the gradebook {course.directory.db_url} cannot be used ({cause}); it is as it was. The same "
+            "command goes on from there"
+        ) from error
+    except OSError as error:
+        place = f" {error.filename}" if error.filename else ""
+        raise GradingError(
+            f"cannot write{place} ({error.strerror or error}); the gradebook is as it was. The same command "
+            "goes on from there"
+        ) from error
+
+
+def _of_assignment(
+    assignment: Assignment, arrived: Sequence[Submission]
+) -> tuple[list[Submission], list[str]]:
+    """What is there of this assignment in `submitted/`, and the students who handed in only other ones."""
+    found, others = [], []
+    for one in arrived:
+        folder = assignment.course.folder("submitted", assignment.name, one.student)
+        absent = not one.files and folder.parent.is_dir() and not folder.exists() and not folder.is_symlink()
+        if absent:
+            others.append(one.student)
+        else:
+            found.append(one)
+    return found, others
+
+
+def _graded(
     assignment: Assignment,
-    submission: Submission,
-    executor: Executor,
-    pythonpath: tuple[Path, ...],
-    limits: Limits,
-) -> tuple[dict[str, Outcome], str, str]:
-    """The outcome of each notebook, and the submission's status and reason; never raises."""
+    arrived: Sequence[Submission],
+    work: partial[tuple[dict[str, Outcome], Row]],
+    workers: int,
+    recorder: Recorder,
+    progress: bool,
+) -> tuple[dict[str, dict[str, Outcome]], dict[str, Row]]:
+    """Judges what arrived with several threads; records each result in this one as it comes."""
+    outcomes: dict[str, dict[str, Outcome]] = {}
+    run: dict[str, Row] = {}
+    with ThreadPoolExecutor(workers) as pool:
+        futures = {pool.submit(work, one): one for one in arrived}
+        try:
+            for future in _shown(futures, f"grading {assignment.name}", progress):
+                submission = futures[future]
+                found, row = future.result()
+                run[submission.student] = row
+                if row.status == CRASHED:
+                    continue  # an earlier result, if there is one, is worth more
+                timestamp, problem = arrival(submission)
+                if problem:
+                    run[row.student] = replace(row, reason="; ".join(filter(None, [row.reason, problem])))
+                keep_submitted(assignment, submission)
+                recorder.write(submission.student, found, timestamp)
+                outcomes[submission.student] = found
+        except BaseException:  # Ctrl-C, a full disk: what waits is dropped, what runs is ended
+            pool.shutdown(wait=False, cancel_futures=True)
+            getattr(work.keywords["execute"], "close", lambda: None)()
+            raise
+    return outcomes, run
+
+
+def _execute(
+    assignment: Assignment, submission: Submission, execute: Executor, limits: Limits, shared: set[Path]
+) -> tuple[dict[str, Outcome], Row]:
+    """The outcome of each notebook, and the student's line without marks.
+
+    Raises:
+        GradingError: no further submission can be graded either.
+    """
     outcomes: dict[str, Outcome] = {}
     statuses, reasons = [submission.status], [submission.reason]
     for name, path in submission.files.items():
         template = assignment.templates[name]
         try:
-            notebook = restore(read_notebook(path), template)
+            content = read_content(path, limits.notebook_bytes)
+            notebook = restore(clean(content), template)
             if has_tests(template):
-                job = Job(
-                    student=submission.student,
-                    assignment=assignment.name,
-                    name=name,
-                    notebook=notebook,
-                    data=assignment.source,
-                    skip=unneeded_demos(notebook, template),
-                    pythonpath=pythonpath,
-                    limits=limits,
-                    submission=path,
-                )
-                outcomes[name] = executor(job)
+                files = {} if path.resolve().parent in shared else files_beside(path, limits.extra_file_bytes)
+                source = assignment.source / f"{name}.ipynb"
+                job = Job(submission.student, assignment.name, name, notebook, source, content, files)
+                outcomes[name] = execute(job)
             else:
-                outcomes[name] = Outcome(copy.deepcopy(notebook), {})
+                outcomes[name] = Outcome(notebook, {})
+        except GradingError:
+            raise
         except NotANotebookError as error:
             statuses.append(UNREADABLE)
             reasons.append(f"{path.name}: {error}")
@@ -167,15 +212,48 @@ def _execute(
     missing = [name for name in assignment.templates if name not in submission.files]
     if submission.files and missing:
         reasons.append(f"{', '.join(f'{name}.ipynb' for name in missing)} did not arrive")
-    order = [UNREADABLE, CRASHED, TIMED_OUT, GRADED]
-    return outcomes, min(statuses, key=order.index), "; ".join(reason for reason in reasons if reason)
+    order = [CRASHED, UNREADABLE, TIMED_OUT, GRADED]
+    status, reason = min(statuses, key=order.index), "; ".join(reason for reason in reasons if reason)
+    flags = tuple(flag for outcome in outcomes.values() for flag in outcome.flags)
+    return outcomes, Row(submission.student, {}, status, reason, flags=flags)
 
 
-def _has_notebooks(assignment: Assignment, student: str) -> bool:
-    return any(assignment.course.folder("autograded", assignment.name, student).glob("*.ipynb"))
+def _shared_folders(arrived: Sequence[Submission], base: Path) -> set[Path]:
+    """Folders in or below which several students' notebooks lie: what else is in them is no student's own."""
+    owners: dict[Path, set[str]] = {}
+    for submission in arrived:
+        for path in submission.files.values():
+            for folder in path.resolve().parents:
+                owners.setdefault(folder, set()).add(submission.student)
+    return {base} | {folder for folder, students in owners.items() if len(students) > 1}
+
+
+def _with_pages(
+    assignment: Assignment,
+    recorder: Recorder,
+    outcomes: Mapping[str, Mapping[str, Outcome]],
+    rows: Sequence[Row],
+    progress: bool,
+) -> tuple[Row, ...]:
+    """The lines, with a feedback page for each notebook that was graded."""
+    done = []
+    for row in tqdm(rows, desc="feedback", unit="student", disable=not progress):
+        found = outcomes.get(row.student)
+        if found:
+            folder = assignment.course.folder("feedback", assignment.name, row.student)
+            try:
+                comments = recorder.comments(row.student)
+                pages = write_feedback(folder, assignment.name, row, assignment.exercises, found, comments)
+                row = replace(row, pages=tuple(pages))
+            except OSError:
+                raise
+            except Exception as error:  # a page costs no marks
+                reason = f"no feedback page: {type(error).__name__}: {error}"[:200]
+                row = replace(row, reason="; ".join(filter(None, [row.reason, reason])))
+        done.append(row)
+    return tuple(done)
 
 
 def _shown(futures: Iterable[Future], title: str, progress: bool) -> Iterable[Future]:
-    return tqdm(
-        as_completed(futures), total=len(list(futures)), desc=title, unit="submission", disable=not progress
-    )
+    total = len(list(futures))
+    return tqdm(as_completed(futures), total=total, desc=title, unit="submission", disable=not progress)

@@ -1,10 +1,11 @@
-"""What the parts of the grading engine hand to each other.
+"""What the parts of the grading hand to each other.
 
-    collect -> Submission -> (sanitize) -> Job -> Executor -> Outcome -> record -> report
+    collect -> Submission -> (restore) -> Job -> Executor -> Outcome -> record -> report
 
 Only the `Executor` meets the student's code. It takes one notebook whose locked and test cells already come
 from the source again, and says what each test cell earned; it never sees the gradebook, another submission,
-or where marks are kept. Whatever keeps this contract can be put in the place of the executor that ships.
+or where marks are kept. `executor.JudgeExecutor` is the one that ships; whatever keeps this contract can be
+put in its place.
 """
 
 from __future__ import annotations
@@ -12,15 +13,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from nbformat import NotebookNode
 
-from mbrl_autograder.judge.results import CellResult
+from mbrl_autograder.judge.results import CellResult, JudgeLimits
+
+Limits = JudgeLimits
+"""What one submission may cost."""
 
 GRADED = "graded"
 TIMED_OUT = "timed out"  # a cell passed its limit, or the whole submission did
-CRASHED = "crashed"  # the kernel or its process ended before the notebook did
+CRASHED = "not graded"  # the judge itself failed: grade again
 UNREADABLE = "not readable"  # something arrived, but nothing that can be graded
 MISSING = "missing"  # nothing arrived
 EARLIER = "earlier"  # not part of this run; the marks are those of an earlier one
@@ -30,23 +34,6 @@ UNGRADED = (CRASHED, UNREADABLE)
 
 class GradingError(Exception):
     """The run cannot start or go on; the message says what to do."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one submission may cost.
-
-    Attributes:
-        cell_seconds: wall-clock time of one cell; after that it is interrupted.
-        submission_seconds: wall-clock time of one notebook; after that its process is killed.
-        notebook_bytes: size of a notebook file; a larger one is not read.
-        output_bytes: size of one cell's outputs; larger ones are replaced by a note.
-    """
-
-    cell_seconds: float = 30.0
-    submission_seconds: float = 300.0
-    notebook_bytes: int = 20_000_000
-    output_bytes: int = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -67,23 +54,20 @@ class Job:
         student: whose it is; for messages only.
         assignment: such as "week03".
         name: the notebook's name, such as "build".
-        notebook: the submission, with locked and test cells (hidden tests included) taken from the source.
-        skip: cells that need not run, since no test depends on them; they keep the outputs they came with.
-        data: the assignment's source folder; its files other than notebooks lie beside the running notebook.
-        pythonpath: folders that come before the installed packages, such as the student edition.
-        limits: time and sizes.
-        submission: the file as it arrived, if there is one; files of the student's may lie beside it.
+        notebook: what a marker reads: the submission, with locked and test cells (hidden tests included)
+            taken from the source.
+        source: the instructor's notebook; the files beside it lie beside the running notebook, too.
+        content: the JSON that arrived, which tells more than the restored notebook does.
+        files: what the student handed in beside the notebook, by path.
     """
 
     student: str
     assignment: str
     name: str
     notebook: NotebookNode
-    data: Path
-    skip: frozenset[int] = frozenset()
-    pythonpath: tuple[Path, ...] = ()
-    limits: Limits = Limits()
-    submission: Path | None = None
+    source: Path
+    content: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -93,10 +77,12 @@ class Outcome:
     Attributes:
         notebook: what a marker reads: the job's notebook with the outputs of the run.
         scores: points of each automatic test cell, by grade_id; one that is absent earned 0.
-        status: GRADED, TIMED_OUT or CRASHED.
+        status: GRADED, TIMED_OUT, UNREADABLE or CRASHED.
         reason: one line that names the cell and the exercise, or "".
         cells: what each automatic test cell earned and why, by grade_id.
         flags: what a human should look at, in words, without any accusation.
+        seconds: how long its grading took.
+        reused: whether the result is an earlier run's.
     """
 
     notebook: NotebookNode
@@ -105,10 +91,15 @@ class Outcome:
     reason: str = ""
     cells: Mapping[str, CellResult] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
+    seconds: float = 0.0
+    reused: bool = False
 
 
 class Executor(Protocol):
-    """Runs and marks one notebook. It may be called from several threads at once, and raises nothing."""
+    """Runs and marks one notebook; may be called from several threads at once.
+
+    It raises `GradingError` only, where no further submission can be graded either.
+    """
 
     def __call__(self, job: Job) -> Outcome: ...  # noqa: D102
 
@@ -135,28 +126,46 @@ def max_score(exercises: Iterable[Exercise]) -> float:
 
 @dataclass(frozen=True)
 class Row:
-    """One student's line: marks by exercise id; None is still to be marked by hand."""
+    """One student's line: marks by exercise id; None is still to be marked by hand.
+
+    `flags` are what a human should look at, `penalty` what lateness costs.
+    """
 
     student: str
     marks: Mapping[str, float | None]
     status: str
     reason: str = ""
     pages: tuple[Path, ...] = ()
+    flags: tuple[str, ...] = ()
+    penalty: float = 0.0
 
     @property
     def total(self) -> float:
-        """The points so far."""
-        return sum(mark for mark in self.marks.values() if mark is not None)
+        """The points so far, less the penalty."""
+        return sum(mark for mark in self.marks.values() if mark is not None) - self.penalty
 
 
 @dataclass(frozen=True)
 class ClassResult:
-    """The result of a run: what the table, the CSV file and the exit code are made of."""
+    """The result of a run: what the table, the CSV file and the exit code are made of.
+
+    Attributes:
+        assignment: what was graded.
+        exercises: the columns of the marks.
+        rows: a line for each student, in the order of their names.
+        csv: the file of the marks.
+        overview: the page about the class, if there is one.
+        outcomes: what came of each notebook of this run, by student and notebook.
+        seconds: how long the run took.
+    """
 
     assignment: str
     exercises: tuple[Exercise, ...]
     rows: tuple[Row, ...]
     csv: Path
+    overview: Path | None = None
+    outcomes: Mapping[str, Mapping[str, Outcome]] = field(default_factory=dict)
+    seconds: float = 0.0
 
     @property
     def max_score(self) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,40 +14,96 @@ from nbformat import NotebookNode
 from nbgrader.preprocessors import ClearOutput, ClearSolutions, ComputeChecksums, LockCells
 from traitlets.config import Config
 
+from mbrl_autograder.judge.display import safe_outputs
+from mbrl_autograder.judge.notebook import UnreadableError as NotANotebookError
+from mbrl_autograder.judge.notebook import grade_id as id_in
+from mbrl_autograder.judge.notebook import parse_notebook, read_bytes, text_of
+
+from .model import GradingError, Limits
+
 COURSE_KEY = "mbrl_course"  # the build's own entry in the metadata of notebooks and cells
+KINDS = ("code", "markdown", "raw")
 
 
-class NotANotebookError(ValueError):
-    """The file's content is no notebook; the message says why."""
-
-
-def read_notebook(path: Path) -> NotebookNode:
-    """The notebook in `path`, upgraded to nbformat 4.5: BOM, CRLF and missing cell ids are mended.
+def read_content(path: Path, limit: int = Limits.notebook_bytes) -> dict[str, Any]:
+    """The JSON of the notebook in `path`, of format 4: an older format is converted.
 
     Raises:
-        NotANotebookError: not UTF-8, not JSON, no notebook, or a format that nbformat does not know.
+        NotANotebookError: not a plain file of at most `limit` bytes, not UTF-8, not JSON, no notebook, or a
+            format that nobody knows.
     """
+    data = read_bytes(path, limit)
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise NotANotebookError("the file is not UTF-8 text") from error
+        content = parse_notebook(data)
+    except NotANotebookError:
+        older = _converted(data)
+        if older is None:
+            raise
+        content = older
+    if not any(isinstance(cell, dict) and cell.get("cell_type") in KINDS for cell in content["cells"]):
+        raise NotANotebookError("the notebook has no cells")
+    return content
+
+
+def _converted(data: bytes) -> dict[str, Any] | None:
+    """A notebook of formats 1 to 3 as one of format 4, or None where it is none."""
     try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise NotANotebookError("the file is not JSON, so it is not a notebook") from error
-    if not isinstance(content, dict) or not isinstance(content.get("cells", content.get("worksheets")), list):
-        raise NotANotebookError("the file is JSON, but not a notebook: it has no cells")
-    try:
+        content = json.loads(data.decode("utf-8-sig"))
+        if content.get("nbformat") not in (1, 2, 3):
+            return None
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # missing and duplicate cell ids are mended by reading
-            notebook = nbformat.reads(json.dumps(content), as_version=4)
-            notebook = nbformat.v4.upgrade(notebook) if notebook.get("nbformat_minor", 0) < 5 else notebook
-            _, notebook = nbformat.validator.normalize(notebook, strip_invalid_metadata=True)
-            nbformat.validate(notebook)
-    except Exception as error:  # nbformat raises many kinds for what is no notebook
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise NotANotebookError(f"the notebook's format is broken: {first[:160]}") from error
-    return notebook
+            warnings.simplefilter("ignore")
+            new: dict[str, Any] = json.loads(
+                nbformat.writes(nbformat.reads(json.dumps(content), as_version=4))
+            )
+        return parse_notebook(json.dumps(new).encode())
+    except Exception:  # nbformat raises many kinds for what is no notebook
+        return None
+
+
+def clean(content: dict[str, Any]) -> NotebookNode:
+    """A notebook of format 4.5 with the cells of `content`: their texts, ids and outputs, as far as they fit.
+
+    Outputs are reduced to text and pictures. What is not as it should be in a notebook (missing or doubled
+    cell ids, odd metadata, further keys) is left out, so that it costs no marks and reaches no reader.
+    """
+    cells: list[dict[str, Any]] = []
+    ids: set[str] = set()
+    for number, raw in enumerate(content["cells"]):
+        kind = raw.get("cell_type") if isinstance(raw, dict) else None
+        if kind not in KINDS:
+            continue
+        name = id_in(raw)
+        cell = {"cell_type": kind, "metadata": {}, "source": text_of(raw), "id": raw.get("id")}
+        if not isinstance(cell["id"], str) or not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", cell["id"]):
+            cell["id"] = f"arrived-{number}"
+        cell["id"] = _free(cell["id"], ids)
+        if name:
+            cell["metadata"] = {"nbgrader": {"grade_id": name}}
+        if kind == "code":
+            cell |= {"outputs": safe_outputs(raw.get("outputs")), "execution_count": None}
+        cells.append(cell)
+    return nbformat.from_dict({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """`name`, or one like it that is not in `taken`; it is then."""
+    number = len(taken)
+    new = name
+    while new in taken:
+        new = f"{name[:50]}-{number}"
+        number += 1
+    taken.add(new)
+    return new
+
+
+def read_notebook(path: Path, limit: int = Limits.notebook_bytes) -> NotebookNode:
+    """The notebook in `path`, cleaned (see `clean`).
+
+    Raises:
+        NotANotebookError: there is none (see `read_content`).
+    """
+    return clean(read_content(path, limit))
 
 
 def grading_template(source: Path, config: Config) -> NotebookNode:
@@ -55,11 +112,27 @@ def grading_template(source: Path, config: Config) -> NotebookNode:
     Args:
         source: the notebook with solutions.
         config: the course's nbgrader configuration (delimiters, stubs).
+
+    Raises:
+        GradingError: it is no notebook that nbgrader could release.
     """
-    notebook = nbformat.read(source, as_version=4)
-    resources: dict[str, Any] = {}
-    for preprocessor in (LockCells, ClearSolutions, ClearOutput, ComputeChecksums):
-        notebook, resources = preprocessor(config=config).preprocess(notebook, resources)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # missing cell ids
+            notebook = nbformat.read(source, as_version=4)
+        notebook.nbformat_minor = 5
+        ids: set[str] = set()
+        for number, cell in enumerate(notebook.cells):
+            cell.id = _free(cell.get("id", f"source-{number}"), ids)
+        resources: dict[str, Any] = {}
+        for preprocessor in (LockCells, ClearSolutions, ClearOutput, ComputeChecksums):
+            notebook, resources = preprocessor(config=config).preprocess(notebook, resources)
+    except Exception as error:  # nbformat and nbgrader raise many kinds
+        raise GradingError(f"{source} cannot be used as a source notebook: {error}") from error
+    names = [grade_id(cell) for cell in notebook.cells if grade_id(cell)]
+    doubled = sorted({name for name in names if names.count(name) > 1})
+    if doubled:
+        raise GradingError(f"{source}: more than one cell is called {', '.join(doubled)}")
     return notebook
 
 
@@ -104,9 +177,7 @@ def restore(notebook: NotebookNode, template: NotebookNode) -> NotebookNode:
     cells = _tests_after_solutions(_with_missing(cells, known), list(known))
     ids: set[str] = set()
     for cell in cells:
-        if cell.id in ids:
-            cell.id = nbformat.v4.new_markdown_cell().id
-        ids.add(cell.id)
+        cell.id = _free(cell.id, ids)
     notebook.cells = cells
     notebook.metadata = copy.deepcopy(template.metadata)
     return notebook
@@ -157,10 +228,3 @@ def _is_locked(cell: NotebookNode) -> bool:
     if metadata.get("solution"):
         return False
     return bool(metadata.get("grade") or metadata.get("locked") or metadata.get("task"))
-
-
-def stderr_to_stdout(cell: NotebookNode) -> None:
-    """Keeps what a test cell wrote to stderr as ordinary output: a warning costs no points."""
-    for output in cell.get("outputs", []):
-        if output.get("output_type") == "stream":
-            output["name"] = "stdout"

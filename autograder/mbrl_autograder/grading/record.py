@@ -5,126 +5,156 @@ One process writes; whoever runs the notebooks does not.
 
 from __future__ import annotations
 
-import os
 import shutil
-import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
 
-import nbformat
-from nbformat import NotebookNode
-from nbgrader.api import Gradebook, MissingEntry, SubmittedNotebook
-from nbgrader.utils import compute_checksum
+from nbgrader.api import Gradebook, MissingEntry, SubmittedAssignment
+from nbgrader.preprocessors import AssignLatePenalties
+from nbgrader.utils import parse_utc
+
+from mbrl_autograder.judge.gradebook import GradebookWriter
+from mbrl_autograder.judge.notebook import UnreadableError, read_bytes
+from mbrl_autograder.judge.results import PASSED, CellResult
 
 from .course import Assignment
 from .model import EARLIER, MISSING, Outcome, Row, Submission
-from .notebooks import grade_id, is_test
+
+TIMESTAMP = "timestamp.txt"  # nbgrader's `collect` writes it beside the notebooks
+Comments = dict[tuple[str, str], str]
+
+
+class Recorder:
+    """Writes the marks of one assignment, and reads them.
+
+    Args:
+        assignment: what is graded; the gradebook knows it.
+        gradebook: open.
+    """
+
+    def __init__(self, assignment: Assignment, gradebook: Gradebook) -> None:
+        """Reads the course's configuration for late submissions."""
+        self.assignment, self.gradebook = assignment, gradebook
+        late = AssignLatePenalties(config=assignment.course.config)
+        late.init_plugin()
+        self._writer = GradebookWriter(gradebook, assignment.name, late.plugin_inst)
+
+    def write(self, student: str, outcomes: Mapping[str, Outcome], timestamp: datetime | None) -> None:
+        """Writes `autograded/` and the gradebook for one student; a notebook without an outcome earns 0.
+
+        Args:
+            student: whose submission it is; an unknown student is added to the gradebook.
+            outcomes: what came of each notebook, by its name.
+            timestamp: when it arrived, if that is known.
+        """
+        course, name = self.assignment.course, self.assignment.name
+        shutil.rmtree(course.folder("feedback", name, student), ignore_errors=True)
+        notebooks = {key: (one.notebook, _results(one)) for key, one in outcomes.items()}
+        self._writer.write(student, notebooks, course.folder("autograded", name, student), timestamp)
+
+    def rows(self, run: Mapping[str, Row], roster: Iterable[str] = ()) -> list[Row]:
+        """A line for each student of this run, of the gradebook and of `roster`, in the order of their names.
+
+        Args:
+            run: the students whose submissions this run saw, with status, reason and flags.
+            roster: further students.
+        """
+        recorded = {
+            one.student_id: one for one in self.gradebook.assignment_submissions(self.assignment.name)
+        }
+        students = {student.id for student in self.gradebook.students} | set(run) | set(roster)
+        rows = []
+        for student in sorted(students):
+            submission = recorded.get(student)
+            if student in run:
+                status, reason, flags = run[student].status, run[student].reason, run[student].flags
+            elif submission is not None:
+                status, reason, flags = EARLIER, "graded in an earlier run", ()
+            else:
+                status, reason, flags = MISSING, "nothing arrived", ()
+            pages, penalty = self._pages(student), 0.0
+            if submission is not None:
+                penalty = sum(part.late_submission_penalty or 0.0 for part in submission.notebooks)
+            rows.append(Row(student, self._marks(submission), status, reason, pages, flags, penalty))
+        return rows
+
+    def _marks(self, submission: SubmittedAssignment | None) -> dict[str, float | None]:
+        exercises = self.assignment.exercises
+        if submission is None:
+            return {exercise.id: 0.0 for exercise in exercises}
+        grades = {(part.name, grade.name): grade for part in submission.notebooks for grade in part.grades}
+        marks: dict[str, float | None] = {}
+        for exercise in exercises:
+            parts = [grades[key] for cell in exercise.cells if (key := (exercise.notebook, cell)) in grades]
+            unmarked = exercise.by_hand and any(
+                part.auto_score is None and part.manual_score is None for part in parts
+            )
+            marks[exercise.id] = None if unmarked else float(sum(part.score or 0.0 for part in parts))
+        return marks
+
+    def _pages(self, student: str) -> tuple[Path, ...]:
+        folder = self.assignment.course.folder("feedback", self.assignment.name, student)
+        return tuple(sorted(folder.glob("*.html")))
+
+    def comments(self, student: str) -> Comments:
+        """What markers wrote about a student's cells, by notebook and cell."""
+        try:
+            submission = self.gradebook.find_submission(self.assignment.name, student)
+        except MissingEntry:
+            return {}
+        return {
+            (part.name, comment.name): comment.manual_comment
+            for part in submission.notebooks
+            for comment in part.comments
+            if comment.manual_comment
+        }
+
+
+def _results(outcome: Outcome) -> Mapping[str, CellResult]:
+    """What the tests earned; an executor may say it in points alone."""
+    return outcome.cells or {
+        name: CellResult(points, points, PASSED) for name, points in outcome.scores.items()
+    }
 
 
 def keep_submitted(assignment: Assignment, submission: Submission) -> None:
-    """Copies what arrived, unchanged, into the course's `submitted/` folder."""
+    """Copies the notebooks that arrived, unchanged, into the course's `submitted/` folder."""
     target = assignment.course.folder("submitted", assignment.name, submission.student)
-    sources = {path.resolve() for path in submission.files.values()}
-    if any(source.parent == target for source in sources):
+    if any(path.resolve().parent == target for path in submission.files.values()):
         return  # the class's folder is the course's own `submitted/`
-    _fresh(target)
-    for path in submission.files.values():
-        shutil.copyfile(path, target / path.name, follow_symlinks=False)
+    if target.is_symlink():
+        target.unlink()
+    target.mkdir(parents=True, exist_ok=True)
+    wanted = {path.name: path for path in submission.files.values()}
+    for old in [*target.glob("*.ipynb"), target / TIMESTAMP]:
+        if old.name not in wanted:
+            old.unlink(missing_ok=True)
+    stamp = _stamp(submission)
+    wanted |= {TIMESTAMP: stamp} if stamp is not None else {}
+    for name, path in wanted.items():
+        draft = target / f".{name}.part"
+        shutil.copyfile(path, draft, follow_symlinks=False)
+        draft.replace(target / name)
 
 
-def record(assignment: Assignment, student: str, outcomes: Mapping[str, Outcome]) -> None:
-    """Writes `autograded/` and the gradebook for one student; a notebook without an outcome earns 0.
-
-    What a marker gave by hand for an earlier version stays, and is flagged for another look, as nbgrader does
-    it.
-
-    Args:
-        assignment: what was graded.
-        student: whose submission it is; an unknown student is added to the gradebook.
-        outcomes: what came of each notebook, by its name.
-    """
-    target = assignment.course.folder("autograded", assignment.name, student)
-    _fresh(target)
-    for name, outcome in outcomes.items():
-        nbformat.write(outcome.notebook, target / f"{name}.ipynb")
-    shutil.rmtree(assignment.course.folder("feedback", assignment.name, student), ignore_errors=True)
-    with assignment.course.gradebook() as gradebook, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # nbgrader's own way of adding a submission makes SQLAlchemy warn
-        gradebook.update_or_create_student(student)
-        submission = gradebook.update_or_create_submission(assignment.name, student)
-        for notebook in submission.notebooks:
-            _set_grades(notebook, outcomes.get(notebook.name))
-        gradebook.db.commit()
-
-
-def _fresh(folder: Path) -> None:
-    if folder.is_symlink():
-        folder.unlink()
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-
-
-def _set_grades(notebook: SubmittedNotebook, outcome: Outcome | None) -> None:
-    cells: dict[str, NotebookNode] = {}
-    if outcome is not None:
-        cells = {grade_id(cell): cell for cell in outcome.notebook.cells if grade_id(cell)}
-    for grade in notebook.grades:
-        cell = cells.get(grade.name)
-        if outcome is None or cell is None:
-            grade.auto_score = 0.0
-        elif is_test(cell):
-            grade.auto_score = float(outcome.scores.get(grade.name, 0.0))
-        else:
-            grade.auto_score = 0.0 if _is_untouched(cell) else None
-        grade.needs_manual_grade = grade.manual_score is not None or grade.auto_score is None
-    for comment in notebook.comments:
-        cell = cells.get(comment.name)
-        comment.auto_comment = "No response." if cell is not None and _is_untouched(cell) else None
-
-
-def _is_untouched(cell: NotebookNode) -> bool:
-    return bool(cell.metadata.nbgrader.get("checksum") == compute_checksum(cell))
-
-
-def read_rows(assignment: Assignment, run: Mapping[str, tuple[str, str]]) -> list[Row]:
-    """A line for each student of this run and of the gradebook, in the order of their names.
-
-    Args:
-        assignment: what was graded.
-        run: status and reason of each student whose submission this run saw.
-    """
-    rows = []
-    with assignment.course.gradebook() as gradebook:
-        students = {student.id for student in gradebook.students} | set(run)
-        for student in sorted(students):
-            marks = _marks(gradebook, assignment, student)
-            status, reason = run.get(student, (EARLIER, "graded in an earlier run"))
-            if marks is None:
-                marks = {exercise.id: 0.0 for exercise in assignment.exercises}
-                if student not in run:
-                    status, reason = MISSING, "nothing arrived"
-            rows.append(Row(student, marks, status, reason, _pages(assignment, student)))
-    return rows
-
-
-def _marks(gradebook: Gradebook, assignment: Assignment, student: str) -> dict[str, float | None] | None:
+def arrival(submission: Submission) -> tuple[datetime | None, str]:
+    """When a submission arrived, as nbgrader's `timestamp.txt` says; and what is wrong with that file."""
+    stamp = _stamp(submission)
+    if stamp is None:
+        return None, ""
     try:
-        submission = gradebook.find_submission(assignment.name, student)
-    except MissingEntry:
-        return None
-    grades = {
-        (notebook.name, grade.name): grade for notebook in submission.notebooks for grade in notebook.grades
-    }
-    marks: dict[str, float | None] = {}
-    for exercise in assignment.exercises:
-        parts = [grades[exercise.notebook, cell] for cell in exercise.cells]
-        unmarked = exercise.by_hand and any(
-            part.auto_score is None and part.manual_score is None for part in parts
-        )
-        marks[exercise.id] = None if unmarked else float(sum(part.score for part in parts))
-    return marks
+        text = read_bytes(stamp, 1000).decode().strip()
+        return parse_utc(text), ""
+    except (UnreadableError, ValueError, OverflowError, TypeError):
+        return None, f"{TIMESTAMP} holds no time: taken as in time"
 
 
-def _pages(assignment: Assignment, student: str) -> tuple[Path, ...]:
-    folder = assignment.course.folder("feedback", assignment.name, student)
-    return tuple(sorted(folder.glob("*.html"))) if os.path.isdir(folder) else ()
+def _stamp(submission: Submission) -> Path | None:
+    """The file beside the notebooks, in a folder that is the student's own."""
+    for path in submission.files.values():
+        stamp = path.parent / TIMESTAMP
+        own = submission.student in (path.parent.name, path.parent.parent.name)
+        if own and stamp.is_file() and not stamp.is_symlink():
+            return stamp
+    return None

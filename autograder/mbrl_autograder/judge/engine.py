@@ -4,12 +4,7 @@ out."""
 
 from __future__ import annotations
 
-import json
-import os
 import queue
-import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,9 +15,18 @@ from types import TracebackType
 from typing import Any
 
 from .names import parse
-from .notebook import UnreadableError, files_beside, parse_notebook, read_bytes, source_cells
+from .notebook import (
+    HIDDEN_BEGIN,
+    HIDDEN_END,
+    UnreadableError,
+    files_beside,
+    parse_notebook,
+    read_bytes,
+    source_cells,
+)
 from .notebook import visible_text as visible
 from .plan import SourcePlan, plan_source, plan_submission
+from .process import WorkerError, WorkerProcess
 from .results import (
     CRASHED,
     GRADED,
@@ -33,7 +37,6 @@ from .results import (
     JudgeLimits,
     SubmissionResult,
 )
-from .sandbox import SandboxError
 
 PRELOAD = (
     "numpy",
@@ -43,6 +46,7 @@ PRELOAD = (
     "matplotlib_inline.backend_inline",
 )
 LITTLE = 1e-9
+ATTEMPTS = 2  # a worker that the system ended, out of memory for instance, need not have met its fault
 
 
 class Judge:
@@ -54,6 +58,7 @@ class Judge:
         workers: processes that grade at the same time.
         sandbox: False runs the student's code without bubblewrap: for a class that is trusted.
         preload: further modules to import once, before the first submission.
+        hidden_markers: what begins and ends the hidden part of a test, where a course has its own.
 
     Raises:
         SandboxError: on entering, where this machine has no sandbox.
@@ -67,17 +72,21 @@ class Judge:
         workers: int = 1,
         sandbox: bool = True,
         preload: Sequence[str] = (),
+        hidden_markers: tuple[str, str] = (HIDDEN_BEGIN, HIDDEN_END),
     ) -> None:
         self.limits = limits or JudgeLimits()
         self._python_path = [Path(path) for path in python_path]
         self._sandbox, self._count = sandbox, max(1, workers)
         self._preload = [*PRELOAD, *preload]
+        self._hidden_markers = hidden_markers
+        self._closed = False
         self._idle: queue.Queue[WorkerProcess] = queue.Queue()
         self._all: list[WorkerProcess] = []
         self._plans: dict[tuple[str, int], SourcePlan] = {}
         self._lock = threading.Lock()
 
     def __enter__(self) -> Judge:
+        self._closed = False
         with ThreadPoolExecutor(self._count) as pool:
             self._all = [WorkerProcess(self._options(i)) for i in range(self._count)]
             for worker in pool.map(WorkerProcess.wait_until_ready, self._all):
@@ -90,10 +99,12 @@ class Judge:
         self.close()
 
     def close(self) -> None:
-        """Ends the workers."""
-        for worker in self._all:
+        """Ends the workers, also under a submission that they are grading."""
+        with self._lock:
+            self._closed = True
+            workers, self._all = self._all, []
+        for worker in workers:
             worker.close()
-        self._all = []
 
     def _options(self, index: int) -> dict[str, Any]:
         return {
@@ -153,14 +164,17 @@ class Judge:
             return SubmissionResult(UNREADABLE, "the notebook's code is nested too deeply", _no_cells(plan))
         if not self._all:
             raise RuntimeError("the judge is not running: enter it first (with Judge(...) as judge)")
-        worker = self._idle.get()
-        try:
-            found = worker.grade(job)
-        except WorkerError as error:
-            worker = self._replace(worker)
-            return SubmissionResult(CRASHED, str(error), _no_cells(plan))
-        finally:
-            self._idle.put(worker)
+        for attempt in range(ATTEMPTS):
+            worker = self._idle.get()
+            try:
+                found = worker.grade(job)
+            except WorkerError as error:
+                worker = self._replace(worker)
+                found = {"crash": str(error)}
+            finally:
+                self._idle.put(worker)
+            if not found["crash"] or attempt == ATTEMPTS - 1:
+                break
         return _result(plan, found, notes, behind, time.monotonic() - started)
 
     def grade_many(
@@ -199,6 +213,8 @@ class Judge:
         with self._lock:
             if key not in self._plans:
                 cells = source_cells(parse_notebook(path.read_bytes()))
+                for own, usual in zip(self._hidden_markers, (HIDDEN_BEGIN, HIDDEN_END), strict=True):
+                    cells = [replace(cell, text=cell.text.replace(own, usual)) for cell in cells]
                 names = [cell.id for cell in cells if cell.id]
                 doubled = sorted({name for name in names if names.count(name) > 1})
                 if doubled:
@@ -208,10 +224,12 @@ class Judge:
 
     def _replace(self, worker: WorkerProcess) -> WorkerProcess:
         worker.close()
-        fresh = WorkerProcess(worker.options).wait_until_ready()
+        if self._closed:
+            raise RuntimeError("the judge was closed")
+        fresh = WorkerProcess(worker.options)
         with self._lock:
             self._all.append(fresh)
-        return fresh
+        return fresh.wait_until_ready()
 
 
 def make_job(
@@ -292,77 +310,3 @@ def _behind_tests(
 
 def _bound_by(tree: Any) -> set[str]:
     return {name for node in tree.body if (name := getattr(node, "name", None))}
-
-
-class WorkerError(RuntimeError):
-    """The worker's process ended."""
-
-
-class WorkerProcess:
-    """A worker and the socket to it."""
-
-    def __init__(self, options: dict[str, Any]) -> None:
-        self.options = options
-        ours, theirs = socket.socketpair()
-        os.set_inheritable(theirs.fileno(), True)
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "MPLBACKEND": "agg"}
-        environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-        command = [sys.executable, "-m", "mbrl_autograder.judge.worker", str(theirs.fileno())]
-        self.process = subprocess.Popen(
-            command,
-            pass_fds=[theirs.fileno()],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-        )
-        theirs.close()
-        self._socket = ours
-        self._lines = ours.makefile("r", encoding="utf-8")
-        self._out = ours.makefile("w", encoding="utf-8")
-
-    def wait_until_ready(self) -> WorkerProcess:
-        """Waits for the sandbox.
-
-        Raises:
-            SandboxError: it does not start.
-        """
-        try:
-            answer = self._ask(self.options)
-        except WorkerError as error:
-            raise SandboxError(str(error)) from error
-        if "error" in answer:
-            raise SandboxError(answer["error"])
-        return self
-
-    def grade(self, job: dict[str, Any]) -> dict[str, Any]:
-        """What `worker.Worker.grade` returns.
-
-        Raises:
-            WorkerError: the worker ended.
-        """
-        return self._ask(job)
-
-    def _ask(self, data: dict[str, Any]) -> dict[str, Any]:
-        try:
-            self._out.write(json.dumps(data) + "\n")
-            self._out.flush()
-            line = self._lines.readline()
-        except (OSError, ValueError) as error:
-            raise WorkerError(f"a worker of the judge ended ({error})") from error
-        if not line:
-            raise WorkerError("a worker of the judge ended")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-    def close(self) -> None:
-        """Ends the worker; its sandbox ends with it."""
-        for end in (self._lines, self._out, self._socket):
-            try:
-                end.close()
-            except OSError:
-                continue
-        try:
-            self.process.wait(5)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()

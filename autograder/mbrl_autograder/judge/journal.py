@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -21,8 +22,8 @@ class JournalError(OSError):
 class Journal:
     """A file of finished results, each under the key of everything that it depends on.
 
-    A line is written whole and reaches the disk before `add` returns; a line that a kill cut short is
-    ignored.
+    A line reaches the disk whole before `add` returns; one that a kill or a full disk cut short is ignored
+    later on. May be used from several threads.
 
     Args:
         path: the file; made if it is not there.
@@ -36,19 +37,19 @@ class Journal:
         self._found: dict[str, SubmissionResult] = {}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(path, "a+b")  # noqa: SIM115  # it stays open
+            self._file = open(path, "a+b", buffering=0)  # noqa: SIM115  # it stays open
+            self._file.seek(0)
+            data = self._file.read()
         except OSError as error:
             raise JournalError(f"the journal {path} cannot be written: {error.strerror}") from error
-        self._file.seek(0)
-        data = self._file.read()
-        for line in data.split(b"\n")[:-1]:
+        self._lock = threading.Lock()
+        self._cut_short = bool(data) and not data.endswith(b"\n")
+        for line in data.split(b"\n"):
             try:
                 entry = json.loads(line)
                 self._found[entry["key"]] = SubmissionResult.from_json(entry["result"])
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, AttributeError):
                 continue
-        if data and not data.endswith(b"\n"):
-            self._file.write(b"\n")  # what follows is not glued to a line that was cut short
 
     def find(self, key: str) -> SubmissionResult | None:
         """The result under `key`, if there is one."""
@@ -60,16 +61,21 @@ class Journal:
         Raises:
             JournalError: the disk is full, or the like; nothing else is lost.
         """
-        if result.status == CRASHED or key in self._found:
+        if result.status == CRASHED:
             return
         line = json.dumps({"key": key, "result": result.to_json()}).encode() + b"\n"
-        try:
-            self._file.write(line)
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            raise JournalError(f"the journal {self.path} cannot be written: {error.strerror}") from error
-        self._found[key] = result
+        with self._lock:
+            if self._cut_short:
+                line = b"\n" + line  # what follows is not glued to a line that was cut short
+            try:
+                self._cut_short = True
+                while line:
+                    line = line[self._file.write(line) :]
+                os.fsync(self._file.fileno())
+            except OSError as error:
+                raise JournalError(f"the journal {self.path} cannot be written: {error.strerror}") from error
+            self._cut_short = False
+            self._found[key] = result
 
     def close(self) -> None:
         """Closes the file."""
