@@ -67,8 +67,13 @@ def source(cell: NotebookNode) -> str:
 
 def written(cell: NotebookNode) -> str:
     """A written answer, as the text that it is."""
+    return prose(str(cell.source))
+
+
+def prose(markdown: str) -> str:
+    """Markdown as the text that it is."""
     # The judge writes "&lt;" for "<" where a renderer would take it for HTML; here nothing is rendered.
-    return f'<div class="answer">{text(unescape(str(cell.source))[:MAX_SOURCE])}</div>'
+    return f'<div class="answer">{text(unescape(markdown)[:MAX_SOURCE])}</div>'
 
 
 def outputs(cell: NotebookNode, pictures: Pictures) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 
 from .html import count, number, text
 
@@ -63,33 +64,36 @@ def legend() -> str:
     return f'<p class="legend small soft">{items}</p>'
 
 
-def histogram(totals: Sequence[float], most: float, bins: int = 10) -> str:
+def histogram(totals: Sequence[float], most: float) -> str:
     """How many students have how many points; totals beyond `most` (bonuses) count in the last bar."""
     if not totals or most <= 0:
         return ""
-    counts = [0] * bins
+    step = next(size for size in _steps() if size * 10 >= most)  # points per bar
+    counts = [0] * math.ceil(most / step)
     for total in totals:
-        counts[min(max(int(bins * total / most), 0), bins - 1)] += 1
-    width, height, left, low, step = 640, 190, 34, 150, 60
-    top = max(counts)
-    parts = [f'<line x1="{left}" y1="{low}" x2="{left + bins * step}" y2="{low}" stroke="#8a93a3"/>']
-    for index, amount in enumerate(counts):
-        tall = 120 * amount / top
-        x = left + index * step
+        counts[min(max(int(total / step), 0), len(counts) - 1)] += 1
+    left, low, wide = 20, 140, 600 / len(counts)
+    parts = [f'<line x1="{left}" y1="{low}" x2="{left + 600}" y2="{low}" stroke="#8a93a3"/>']
+    for index in range(len(counts) + 1):
+        x = left + index * wide
+        parts.append(f'<text x="{x:.1f}" y="{low + 16}" text-anchor="middle">{number(step * index)}</text>')
+        amount = counts[index] if index < len(counts) else 0
         if amount:
+            tall = 120 * amount / max(counts)
             parts.append(
-                f'<rect x="{x + 3}" y="{low - tall:.1f}" width="{step - 6}" height="{tall:.1f}" rx="2" '
-                f'fill="#4a86c5"/><text x="{x + step / 2}" y="{low - tall - 5:.1f}" '
+                f'<rect x="{x + 3:.1f}" y="{low - tall:.1f}" width="{wide - 6:.1f}" height="{tall:.1f}" '
+                f'rx="2" fill="#4a86c5"/><text x="{x + wide / 2:.1f}" y="{low - tall - 5:.1f}" '
                 f'text-anchor="middle">{amount}</text>'
             )
-        parts.append(
-            f'<text x="{x}" y="{low + 16}" text-anchor="middle">{number(most * index / bins)}</text>'
-        )
-    end = left + bins * step
-    parts.append(f'<text x="{end}" y="{low + 16}" text-anchor="end">{number(most)}</text>')
-    parts.append(f'<text x="{left + bins * step / 2}" y="{low + 34}" text-anchor="middle">points</text>')
-    label = f"{count(len(totals), 'student')} by points, {bins} steps from 0 to {number(most)}"
+    parts.append(f'<text x="{left + 300}" y="{low + 34}" text-anchor="middle">points</text>')
+    label = f"{count(len(totals), 'student')} by points, in steps of {number(step)}"
     return (
-        f'<svg role="img" aria-label="{text(label)}" viewBox="0 0 {width} {height}" '
+        f'<svg role="img" aria-label="{text(label)}" viewBox="0 0 640 180" '
         f'style="width: 100%; max-width: 40rem; height: auto">{"".join(parts)}</svg>'
     )
+
+
+def _steps() -> Iterator[float]:
+    """0.1, 0.2, 0.5, 1, 2, 5, 10 and so on."""
+    for power in range(-1, 9):
+        yield from (10.0**power, 2 * 10.0**power, 5 * 10.0**power)

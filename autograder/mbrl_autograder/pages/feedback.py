@@ -13,7 +13,6 @@ from nbformat import NotebookNode
 
 from mbrl_autograder.judge.notebook import grade_id, hidden_lines, visible_text
 from mbrl_autograder.judge.results import (
-    CRASHED,
     FAILED,
     NOT_RUN,
     PARTIAL,
@@ -39,10 +38,7 @@ SIGNS = {
     STOPPED: ("✗", "bad", "your code ended its process"),
     NOT_RUN: ("–", "bad", "was not run"),
 }
-NOTICES = {
-    TIMED_OUT: "Some of your code took longer than a submission may. What did not finish earned nothing.",
-    CRASHED: "This notebook could not be graded to its end. Please tell your instructor.",
-}
+TOO_SLOW = "Some of your code took longer than a submission may. What did not finish earned nothing."
 HIDDEN_NOTE = "Further checks, which are not shown, test what the exercise's text says with other values."
 _HEADING = re.compile(r"^ {0,3}#{1,6}[ \t]+(.+?)[ \t]*#*$", re.M)
 _COURSE_PROSE = re.compile(r".*-[0-9a-f]{8}")  # ids that the course's build gives to its text
@@ -99,6 +95,7 @@ class _Part:
     """The cells of a notebook that belong to one exercise."""
 
     title: str = ""
+    question: str = ""
     tests: dict[str, NotebookNode] = field(default_factory=dict)
     cells: list[NotebookNode] = field(default_factory=list)  # the student's
 
@@ -120,8 +117,8 @@ class _Page:
 
     def body(self, several: bool) -> str:
         parts = [self._summary(several)]
-        if notice := NOTICES.get(self.outcome.status):
-            parts.append(f'<div class="notice">{notice}</div>')
+        if self.outcome.status == TIMED_OUT:
+            parts.append(f'<div class="notice">{TOO_SLOW}</div>')
         parts += [self._exercise(exercise) for exercise in self.exercises]
         others = "".join(self._cell(cell) for cell in self.others)
         if others:
@@ -143,6 +140,8 @@ class _Page:
             notes.append(f"{waiting} {'answer is' if waiting == 1 else 'answers are'} still to be marked")
         if several:
             notes.append(f"{self.assignment} in all: {number(self.row.total)} points so far")
+        if self.row.penalty:
+            notes.append(f"handed in late: {number(self.row.penalty)} points less")
         if any(exercise.bonus for exercise in self.exercises):
             notes.append("bonus points come on top")
         if notes:
@@ -152,8 +151,8 @@ class _Page:
     def _exercise(self, exercise: Exercise) -> str:
         part = self.parts.get(exercise.id, _Part())
         mark = self.row.marks.get(exercise.id)
-        got = "to be marked" if mark is None else number(mark)
-        points = f"{got} / {number(exercise.max_score)}{' bonus' if exercise.bonus else ''}"
+        most = f"{number(exercise.max_score)}{' bonus' if exercise.bonus else ''}"
+        points = f"{most}, to be marked" if mark is None else f"{number(mark)} / {most}"
         title = text(part.title or exercise.id)
         if exercise.by_hand and part.title:  # several questions may stand below one heading
             title += f' <span class="soft small">{text(exercise.cells[0])}</span>'
@@ -166,6 +165,8 @@ class _Page:
             if mark is not None and any(results.values()) and abs(mark - automatic) > 1e-6:
                 inner.append('<p class="soft small">A marker changed the points of this exercise.</p>')
         inner += [self._comment(name) for name in exercise.cells if name in part.tests]
+        if part.question:
+            inner.append(f"<details><summary>the question</summary>{shown.prose(part.question)}</details>")
         inner += [self._cell(cell) for cell in part.cells]
         return f'<section class="exercise">{"".join(inner)}</section>'
 
@@ -230,7 +231,8 @@ def _topic(code: str, passed: bool) -> str:
     called = [(node.func.id, _first_text(node)) for node in calls if isinstance(node.func, ast.Name)]
     if passed:
         return next((said.removeprefix("Right: ") for name, said in called if name == "print" and said), "")
-    return ", ".join(dict.fromkeys(said for name, said in called if name.startswith("check_") and said))[:120]
+    values = list(dict.fromkeys(said for name, said in called if name.startswith("check_") and said))
+    return ", ".join(values[:4]) + (" and more" if len(values) > 4 else "")
 
 
 def _first_text(call: ast.Call) -> str:
@@ -247,16 +249,19 @@ def _sorted_out(
     parts = {exercise.id: _Part() for exercise in exercises}
     others: list[NotebookNode] = []
     waiting: list[NotebookNode] = []
-    heading = ""
+    heading = question = ""
     course = "mbrl_course" in notebook.metadata
     for cell in notebook.cells:
         flags, name = _flags(cell), grade_id(cell)
+        if cell.cell_type == "markdown" and not flags.get("solution"):
+            question = str(cell.source)
         own = _own(cell)
         if name in owner:
             part = parts[owner[name].id]
             part.title = part.title or _title(own) or heading
             if owner[name].by_hand:
                 part.cells.append(cell)
+                part.question = question
             else:
                 part.tests[name] = cell
                 part.cells += waiting

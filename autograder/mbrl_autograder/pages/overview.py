@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from mbrl_autograder.judge.notebook import grade_id, parse_notebook, text_of
-from mbrl_autograder.judge.results import PASSED, TIMED_OUT, UNREADABLE, CellResult
+from mbrl_autograder.judge.results import PARTIAL, PASSED, TIMED_OUT, UNREADABLE, CellResult
 
 from .alike import Pair, alike
 from .charts import histogram, legend, level_bar, levels
 from .html import count, number, page, text, write
 
 if TYPE_CHECKING:  # the grading imports this package
-    from mbrl_autograder.grading.model import ClassResult, Exercise, Outcome, Row
+    from mbrl_autograder.grading.model import ClassResult, Outcome, Row
 
 Outcomes = Mapping[str, Mapping[str, "Outcome"]]  # student -> notebook -> outcome
 
@@ -27,13 +27,19 @@ ABSENT = ("missing", UNREADABLE)  # statuses of those who have no marks to speak
 STYLE = """<style>
 .legend { display: flex; flex-wrap: wrap; gap: .2rem 1rem; }
 .legend span { display: inline-flex; align-items: center; gap: .35rem; }
-.levels { display: grid; grid-template-columns: minmax(7rem, 14rem) 1fr auto; gap: .35rem .9rem;
-  align-items: center; }
-.levels .name { overflow-wrap: anywhere; }
-@media (max-width: 34rem) { .levels { grid-template-columns: 1fr auto; }
-  .levels .chart { grid-column: 1 / -1; grid-row: auto; order: 0; margin-bottom: .4rem; } }
+.level { display: grid; grid-template: "name chart mean" / 14rem 1fr 6rem; gap: 0 .9rem;
+  align-items: center; margin: .3rem 0; }
+.level > :nth-child(1) { grid-area: name; overflow-wrap: anywhere; }
+.level > :nth-child(2) { grid-area: chart; }
+.level > :nth-child(3) { grid-area: mean; text-align: right; }
+@media (max-width: 40rem) { .level { grid-template: "name mean" "chart chart" / 1fr auto; margin: .6rem 0; } }
 .facts { display: flex; flex-wrap: wrap; gap: .6rem 2rem; margin: 1rem 0; }
 .facts b { display: block; font-size: 1.35rem; font-variant-numeric: tabular-nums; }
+table.full { width: 100%; }
+.full td.number { width: 2.2rem; }
+table.named { table-layout: fixed; }
+.named .number:nth-child(2) { width: 5rem; }
+.named th:first-child, .named td:first-child { width: 32%; overflow-wrap: anywhere; white-space: normal; }
 .message { white-space: pre-wrap; overflow-wrap: anywhere; }
 </style>"""
 
@@ -99,37 +105,34 @@ def _marks(result: ClassResult) -> str:
         mean = number(sum(given) / len(given)) if given else "–"
         bonus = " (bonus)" if exercise.bonus else " (by hand)" if exercise.by_hand else ""
         lines.append(
-            f'<div class="name">{text(exercise.id)}<span class="soft small">{bonus}</span></div>'
-            f'<div class="chart">{level_bar(levels(marks, exercise.max_score))}</div>'
-            f'<div class="points small" title="mean and maximum">{mean} / {number(exercise.max_score)}</div>'
+            f'<div class="level"><div>{text(exercise.id)}<span class="soft small">{bonus}</span></div>'
+            f"<div>{level_bar(levels(marks, exercise.max_score))}</div>"
+            f'<div class="points small">{mean} / {number(exercise.max_score)}</div></div>'
         )
     note = (
         '<p class="soft small">Students by their points in each exercise; on the right, mean and maximum.</p>'
     )
-    return f'<h2>Marks per exercise</h2>{note}{legend()}<div class="levels">{"".join(lines)}</div>'
+    return f"<h2>Marks per exercise</h2>{note}{legend()}{''.join(lines)}"
 
 
 def _failures(result: ClassResult, outcomes: Outcomes) -> str:
     """For each exercise, how many failed and what its checks said to them, the most frequent first."""
     parts = []
     for exercise in result.exercises:
-        said: dict[str, list[str]] = defaultdict(list)  # message without its numbers -> students
-        sample: dict[str, str] = {}
+        said: dict[str, dict[str, str]] = defaultdict(dict)  # message without numbers -> student -> message
         for student, notebooks in outcomes.items():
             outcome = notebooks.get(exercise.notebook)
-            results = [outcome.cells.get(name) for name in exercise.cells] if outcome else []
-            for message in dict.fromkeys(_message(one) for one in results if one and one.status != PASSED):
-                key = _NUMBER.sub("#", message)
-                said[key].append(student)
-                sample.setdefault(key, message)
+            for name in exercise.cells:
+                cell = outcome.cells.get(name) if outcome else None
+                if cell is not None and cell.status != PASSED:
+                    message = _message(cell)
+                    said[_NUMBER.sub("#", message)].setdefault(student, message)
         if said:
-            students = {student for names in said.values() for student in names}
-            parts.append((len(students), exercise, said, sample))
-    if not parts:
-        return ""
+            failed = len({student for students in said.values() for student in students})
+            parts.append((failed, exercise.id, list(said.values())))
     parts.sort(key=lambda part: -part[0])
     body = "".join(_said(*part) for part in parts)
-    return f"<h2>Where most fail, and why</h2>{body}"
+    return f"<h2>Where most fail, and why</h2>{body}" if body else ""
 
 
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?|\bnan\b|\binf\b")
@@ -137,29 +140,26 @@ _NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?|\bnan\b|\binf\b")
 
 def _message(result: CellResult) -> str:
     message = (result.detail or result.message) if result.hidden else (result.message or result.detail)
-    message = message.strip() or result.status
+    message = message.strip() or ("partly right" if result.status == PARTIAL else result.status)
     return f"(hidden check) {message}" if result.hidden else message
 
 
-def _said(failed: int, exercise: Exercise, said: Mapping[str, list[str]], sample: Mapping[str, str]) -> str:
-    ranked = sorted(said, key=lambda key: -len(said[key]))
+def _said(failed: int, exercise: str, said: Sequence[Mapping[str, str]]) -> str:
+    """The messages of one exercise, each with the students who got it."""
+    ranked = sorted(said, key=lambda students: -len(students))
     lines = []
-    for key in ranked[:MOST_MESSAGES]:
-        names = said[key]
-        more = (
-            " <span class='soft small'>(with other numbers, too)</span>"
-            if len(names) > 1 and "#" in key
-            else ""
-        )
+    for students in ranked[:MOST_MESSAGES]:
+        messages = list(dict.fromkeys(students.values()))
+        other = ' <span class="soft small">(or with other numbers)</span>' if len(messages) > 1 else ""
         lines.append(
-            f'<tr><td class="number">{len(names)}</td><td class="message">{text(sample[key][:600])}{more}'
-            f'<div class="soft small">{text(_names(names))}</div></td></tr>'
+            f'<tr><td class="number">{len(students)}</td><td class="message">{text(messages[0][:600])}{other}'
+            f'<div class="soft small">{text(_names(list(students)))}</div></td></tr>'
         )
     if len(ranked) > MOST_MESSAGES:
         more = count(len(ranked) - MOST_MESSAGES, "other message")
         lines.append(f'<tr><td></td><td class="soft">and {more}</td></tr>')
-    head = f"<h3>{text(exercise.id)} <span class='soft'>· {count(failed, 'student')} lost points</span></h3>"
-    return f"{head}<table>{''.join(lines)}</table>"
+    head = f'<h3>{text(exercise)} <span class="soft">· {count(failed, "student")} lost points</span></h3>'
+    return f'{head}<table class="full">{"".join(lines)}</table>'
 
 
 def _trouble(result: ClassResult, outcomes: Outcomes) -> str:
@@ -199,7 +199,7 @@ def _listed(title: str, items: Sequence[tuple[str, str]], note: str = "") -> str
         f'<tr><th>{text(student)}</th><td class="message">{text(what)}</td></tr>' for student, what in items
     )
     note = f'<p class="soft small">{text(note)}</p>' if note else ""
-    return f'<h2>{text(title)}</h2>{note}<div class="wide"><table>{lines}</table></div>'
+    return f'<h2>{text(title)}</h2>{note}<table class="full named">{lines}</table>'
 
 
 def _names(names: Sequence[str]) -> str:
@@ -264,15 +264,14 @@ def _side(student: str, code: str) -> str:
 
 
 def _students(path: Path, result: ClassResult) -> str:
-    titles = ("student", "points", "status", "feedback", "reason")
-    head = "".join(f"<th{' class=number' * (name == 'points')}>{name}</th>" for name in titles)
+    head = '<th>student</th><th class="number">points</th><th>status</th><th>feedback</th>'
     lines = "".join(
         f'<tr><td>{text(row.student)}</td><td class="number">{number(row.total)}</td>'
-        f"<td>{text(row.status)}</td><td>{_links(path, row.pages)}</td>"
-        f'<td class="message">{text(row.reason)}</td></tr>'
+        f'<td>{text(row.status)}<div class="soft small">{text(row.reason)}</div></td>'
+        f"<td>{_links(path, row.pages)}</td></tr>"
         for row in result.rows
     )
-    return f'<h2>All students</h2><div class="wide"><table><tr>{head}</tr>{lines}</table></div>'
+    return f'<h2>All students</h2><table class="full named"><tr>{head}</tr>{lines}</table>'
 
 
 def _links(path: Path, pages: Iterable[Path]) -> str:
