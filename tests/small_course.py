@@ -48,7 +48,7 @@ def build_source() -> NotebookNode:
         new_code_cell("assert add(1, 2) == 3", metadata=metadata("add-test-1", points=1)),
         new_code_cell(f"assert add(0, 0) == 0\n{hidden}", metadata=metadata("add-test-2", points=2)),
         solution("double"),
-        new_code_cell("assert double(4) == 8", metadata=metadata("double-test-1", points=2)),
+        new_code_cell("assert double(4) == 8, 'twice as much'", metadata=metadata("double-test-1", points=2)),
         new_code_cell("print(math.pi)"),
     ]
     return _numbered(new_notebook(cells=cells, metadata={"kernelspec": KERNEL}))

@@ -82,7 +82,7 @@ def test_a_journal_in_a_place_that_cannot_be_written_says_so(tmp_path: Path) -> 
 
 def test_a_full_disk_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = Journal(tmp_path / "results.jsonl")
-    full = open("/dev/full", "wb")  # noqa: SIM115
+    full = open("/dev/full", "wb", buffering=0)  # noqa: SIM115
     monkeypatch.setattr(journal, "_file", full)
     with pytest.raises(JournalError, match="No space left"):
         journal.add("key", SubmissionResult(GRADED))

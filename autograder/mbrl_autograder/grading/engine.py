@@ -39,6 +39,8 @@ from .record import Recorder, arrival, keep_submitted
 from .report import write_csv
 from .state import exclusive
 
+CLUSTER_THREADS = 64
+
 
 def grade(
     week: str,
@@ -84,13 +86,15 @@ def grade(
         recorder = Recorder(assignment, stack.enter_context(home.gradebook()))
         shared = _shared_folders(arrived, (submissions or own).resolve())
         work = partial(_execute, assignment, execute=execute, limits=options.limits, shared=shared)
-        outcomes, run = _graded(assignment, arrived, work, options.workers, recorder, progress)
+        threads = CLUSTER_THREADS if options.scheduler else options.workers  # there, they only wait
+        outcomes, run = _graded(assignment, arrived, work, threads, recorder, progress)
         rows = _with_pages(assignment, recorder, outcomes, recorder.rows(run, roster), progress)
         csv = home.root / "grades" / assignment.name / "grades.csv"
         write_csv(csv, assignment.exercises, rows)
         seconds = time.monotonic() - started
         result = ClassResult(assignment.name, assignment.exercises, rows, csv, None, outcomes, seconds)
-        return replace(result, overview=write_overview(csv.with_name("overview.html"), result, outcomes))
+        page = write_overview(csv.with_name("overview.html"), result, outcomes, assignment.source)
+        return replace(result, overview=page)
 
 
 def assignment_name(course: Course, week: str) -> str:

@@ -66,6 +66,8 @@ class JudgeExecutor:
             result, reused = self._result(job)
         except (SandboxError, JournalError) as error:
             raise GradingError(str(error)) from error
+        except GradingError:
+            raise
         except Exception as error:  # a class is graded to its end
             text = f"the judge failed: {type(error).__name__}: {error}"[:300]
             return Outcome(job.notebook, {}, CRASHED, text)

@@ -11,6 +11,7 @@ from pathlib import Path
 from mbrl_autograder.judge import Judge
 from mbrl_autograder.judge.journal import Journal, JournalError
 
+from .cluster import ClusterGrader
 from .course import Assignment
 from .executor import Grader, JudgeExecutor, folder_version
 from .model import GradingError, Limits
@@ -65,6 +66,10 @@ def judging(assignment: Assignment, options: Options, folder: Path) -> Iterator[
 
 
 def _judge(options: Options, markers: tuple[str, str]) -> AbstractContextManager[Grader]:
+    if options.scheduler:
+        return ClusterGrader(
+            options.scheduler, options.python_path, options.limits, options.sandbox, hidden_markers=markers
+        )
     judge = Judge(
         python_path=options.python_path,
         limits=options.limits,
