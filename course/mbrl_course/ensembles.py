@@ -25,7 +25,7 @@ from mbrl_course.buffers import Batch
 from mbrl_course.dynamics import Normalizer
 from mbrl_course.envs.task import RewardFunction, TerminationFunction, never_terminates
 from mbrl_course.fitting import split_holdout
-from mbrl_course.networks import ACTIVATIONS, EnsembleMLP
+from mbrl_course.networks import ACTIVATIONS, PRECISIONS, EnsembleMLP
 
 
 def gaussian_nll(mean: Tensor, log_var: Tensor, target: Tensor) -> Tensor:
@@ -120,6 +120,7 @@ class EnsembleConfig:
         bootstrap: each member sees its own bootstrap of the data; otherwise all see all.
         learn_reward: predict the reward too, as one more output.
         bound_penalty: weight of the regulariser that pulls the learned bounds together.
+        precision: of predictions, as in `mbrl_course.dynamics.DynamicsConfig`.
     """
 
     ensemble_size: int = 5
@@ -134,6 +135,7 @@ class EnsembleConfig:
     bootstrap: bool = True
     learn_reward: bool = False
     bound_penalty: float = 0.01
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         """Refuses values that make no sense, with the field's name."""
@@ -145,6 +147,8 @@ class EnsembleConfig:
             raise ValueError(f"num_elites is {self.num_elites}, expected {expected}")
         if self.activation not in ACTIVATIONS:
             raise ValueError(f"activation is {self.activation!r}, expected one of {sorted(ACTIVATIONS)}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision is {self.precision!r}, expected one of {sorted(PRECISIONS)}")
         for name in ("weight_decay", "bound_penalty"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 0 or more")
@@ -225,14 +229,17 @@ class GaussianEnsemble(nn.Module):
 
     elites: Tensor
 
-    def forward(self, inputs: Tensor, members: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, inputs: Tensor, members: Tensor | None = None, precision: torch.dtype | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Mean and bounded log-variance of the normalised targets, each [E, N, T].
 
         Args:
             inputs: normalised (obs, action), [E, N, D + A] or [N, D + A] for all members alike.
             members: numbers of the members to ask, [E]; all by default.
+            precision: see `mbrl_course.networks.EnsembleMLP`.
         """
-        mean, log_var = self.network(inputs, members).chunk(2, dim=-1)  # [E, N, T] each
+        mean, log_var = self.network(inputs, members, precision).chunk(2, dim=-1)  # [E, N, T] each
         return mean, bound_log_var(log_var, self.min_log_var, self.max_log_var)
 
     def loss(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -349,7 +356,7 @@ class GaussianEnsemble(nn.Module):
         batch = torch.broadcast_shapes(obs.shape[:-1], action.shape[:-1], (size, 1))
         obs, action = obs.expand(*batch, -1), action.expand(*batch, -1)  # [E, N, D], [E, N, A]
         inputs = self.input_normalizer.normalize(torch.cat([obs, action], dim=-1))
-        mean, log_var = self(inputs, members)
+        mean, log_var = self(inputs, members, PRECISIONS[self.config.precision])
         mean = self.target_normalizer.denormalize(mean)  # [E, N, T]
         var = log_var.exp() * self.target_normalizer.std.square()  # [E, N, T]
         next_mean = obs + mean[..., : self.obs_dim]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -14,6 +14,14 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": nn.functional.silu,
     "tanh": torch.tanh,
 }
+
+
+PRECISIONS: dict[str, torch.dtype | None] = {"float32": None, "bfloat16": torch.bfloat16}
+"""What predictions may be rounded to; training always keeps the type of the weights, float32."""
+
+LARGE_LAYER = 200_000
+"""Numbers in one member's hidden layer, beyond which members are evaluated one after another: their layers no
+longer fit into a core's cache side by side, and threads would share out an odd number of members unevenly."""
 
 
 class EnsembleMLP(nn.Module):
@@ -43,27 +51,61 @@ class EnsembleMLP(nn.Module):
             bias = torch.empty(ensemble_size, 1, fan_out).uniform_(-bound, bound, generator=generator)
             self.weights.append(nn.Parameter(weight))
             self.biases.append(nn.Parameter(bias))
+        self._rounded: tuple[object, list[Tensor], list[Tensor]] | None = None
 
-    def forward(self, x: Tensor, members: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, members: Tensor | None = None, precision: torch.dtype | None = None
+    ) -> Tensor:
         """Outputs of the members for inputs of their own, or shared by all.
 
         Args:
             x: [E, N, in], or [N, in] for all members alike.
             members: numbers of the members to use, [E]; all of them by default.
+            precision: `torch.bfloat16` rounds inputs, weights and hidden layers to 8 significant bits, which
+                is a few times as fast on processors that have instructions for it. For inference only; by
+                default nothing is rounded.
 
         Returns:
-            [E, N, out].
+            [E, N, out], of the type of `x`.
         """
+        weights, biases = self._parameters_in(precision)
+        if members is not None:
+            weights, biases = [w[members] for w in weights], [b[members] for b in biases]
         if x.dim() == 2:
-            x = x.expand(len(self.weights[0]) if members is None else len(members), *x.shape)  # [E, N, in]
-        last = len(self.weights) - 1
-        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            if members is not None:
-                weight, bias = weight[members], bias[members]
+            x = x.expand(len(weights[0]), *x.shape)  # [E, N, in]
+        kind = x.dtype
+        if precision is not None:
+            x = x.to(precision)
+        if not torch.is_grad_enabled() and x.shape[1] * weights[0].shape[-1] > LARGE_LAYER:
+            one_by_one = [
+                self._layers(x[e : e + 1], [w[e : e + 1] for w in weights], [b[e : e + 1] for b in biases])
+                for e in range(len(x))
+            ]
+            return torch.cat(one_by_one).to(kind)  # [E, N, out]
+        return self._layers(x, weights, biases).to(kind)
+
+    def _layers(self, x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
+        last = len(weights) - 1
+        for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
             x = torch.baddbmm(bias, x, weight)  # [E, N, out]
             if layer < last:
                 x = self.activation(x)
         return x
+
+    def _parameters_in(self, precision: torch.dtype | None) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """Weights and biases, rounded once after each change of theirs."""
+        weights, biases = list(self.weights), list(self.biases)
+        if precision is None:
+            return weights, biases
+        now = (precision, *((id(p), p._version) for p in (*weights, *biases)))
+        if self._rounded is None or self._rounded[0] != now:
+            with torch.no_grad():
+                self._rounded = (
+                    now,
+                    [weight.to(precision) for weight in weights],
+                    [bias.to(precision) for bias in biases],
+                )
+        return self._rounded[1:]
 
 
 def orthogonal_mlp(

@@ -40,6 +40,7 @@ class MPCConfig:
         num_elites: elites of CEM.
         plan_to_end: whether a plan counts nothing after the end of an episode. CS285 adds up all rewards of
             a plan; on the obstacles that is the better way, see `run_early_end`.
+        precision: in which the model predicts, "float32" or "bfloat16".
     """
 
     task: str = "obstacles"
@@ -58,6 +59,7 @@ class MPCConfig:
     cem_iterations: int = 4
     num_elites: int = 50
     plan_to_end: bool = False
+    precision: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
         """Refuses numbers that make no sense, with the field's name."""
@@ -108,6 +110,7 @@ def make_model(
         learning_rate=config.learning_rate,
         batch_size=config.batch_size,
         holdout_fraction=0.1 if isinstance(config, MPCConfig) else 0.0,
+        precision=config.precision if isinstance(config, MPCConfig) else "float32",
     )
     return DynamicsModel(
         task.obs_dim,

@@ -1,0 +1,101 @@
+"""The networks' fast ways against the plain one: member by member, and with rounded numbers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from mbrl_course import networks
+from mbrl_course.dynamics import DynamicsConfig, DynamicsModel
+from mbrl_course.ensembles import EnsembleConfig, GaussianEnsemble
+from mbrl_course.envs import get_task
+from mbrl_course.evaluation import collect_random
+from mbrl_course.mpc import make_score_fn
+from mbrl_course.networks import EnsembleMLP
+
+
+def make_network() -> tuple[EnsembleMLP, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    network = EnsembleMLP(3, 4, 2, (64, 64), generator=generator)
+    return network, torch.randn(3, 50, 4, generator=generator)
+
+
+@pytest.mark.parametrize("precision", [None, torch.bfloat16])
+@pytest.mark.parametrize("members", [None, torch.tensor([2, 0, 0])])
+def test_members_one_after_another_give_what_all_at_once_give(
+    monkeypatch: pytest.MonkeyPatch, precision: torch.dtype | None, members: torch.Tensor | None
+) -> None:
+    network, x = make_network()
+    with torch.inference_mode():
+        at_once = network(x, members, precision)
+        monkeypatch.setattr(networks, "LARGE_LAYER", 10)
+        one_by_one = network(x, members, precision)
+    torch.testing.assert_close(
+        one_by_one, at_once, rtol=1e-2 if precision != torch.float32 else 1e-5, atol=1e-3
+    )
+    if members is not None:
+        alone = network(x[1:2], members[1:2])
+        torch.testing.assert_close(one_by_one[1:2], alone, rtol=2e-2, atol=1e-2)
+
+
+def test_rounded_outputs_are_float32_and_close() -> None:
+    network, x = make_network()
+    with torch.inference_mode():
+        exact, rounded = network(x), network(x, precision=torch.bfloat16)
+    assert rounded.dtype == torch.float32
+    error = (rounded - exact).abs().max() / exact.abs().max()
+    assert 0 < error < 0.02  # 8 significant bits, over three layers
+
+
+def test_rounded_weights_follow_a_change_of_the_weights() -> None:
+    network, x = make_network()
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.05)
+    with torch.inference_mode():
+        before = network(x, precision=torch.bfloat16)
+    network(x).square().mean().backward()
+    optimizer.step()
+    with torch.inference_mode():
+        after, exact = network(x, precision=torch.bfloat16), network(x)
+    assert (after - exact).abs().max() < 0.02 * exact.abs().max()
+    assert (after - before).abs().max() > 0.1 * exact.abs().max()
+    network.load_state_dict(make_network()[0].state_dict())
+    with torch.inference_mode():
+        torch.testing.assert_close(network(x, precision=torch.bfloat16), before)
+
+
+def test_plans_chosen_with_rounded_numbers_are_as_good() -> None:
+    """Of 500 plans, the one that rounding likes best is among the best of the exact model."""
+    task = get_task("pendulum")
+    generator = torch.Generator().manual_seed(0)
+    data, _ = collect_random(task, 1000, generator)
+    config = DynamicsConfig(ensemble_size=3, hidden_sizes=(64, 64))
+    model = DynamicsModel(task.obs_dim, task.action_dim, config, reward=task.reward, generator=generator)
+    model.fit(data, num_steps=200, generator=generator)
+    low, high = task.action_low, task.action_high
+    for obs in data.obs[:5]:
+        plans = low + (high - low) * torch.rand(500, 15, 1, generator=generator)
+        model.config = config
+        exact = make_score_fn(model, obs)(plans)
+        model.config = replace(config, precision="bfloat16")
+        rounded = make_score_fn(model, obs)(plans)
+        assert not torch.equal(rounded, exact)
+        lost = exact.max() - exact[rounded.argmax()]
+        assert lost < 0.05 * (exact.max() - exact.min())
+
+
+@pytest.mark.parametrize("config", [DynamicsConfig, EnsembleConfig])
+def test_an_unknown_precision_is_refused(config: type) -> None:
+    with pytest.raises(ValueError, match="precision is 'float16', expected one of"):
+        config(precision="float16")
+
+
+def test_a_gaussian_ensemble_predicts_in_its_precision() -> None:
+    predictions = []
+    for precision in ("float32", "bfloat16"):
+        config = EnsembleConfig(hidden_sizes=(32,), precision=precision)
+        model = GaussianEnsemble(2, 1, config, generator=torch.Generator().manual_seed(0))
+        predictions.append(model.predict(torch.ones(4, 2), torch.ones(4, 1)).obs)
+    assert not torch.equal(*predictions)
+    torch.testing.assert_close(*predictions, rtol=0.02, atol=0.02)
