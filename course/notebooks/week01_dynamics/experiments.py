@@ -52,6 +52,7 @@ from mbrl_course.plotting import COLORS, GREY, new_axes, plot_k_step_errors, plo
 
 if SCALE == "smoke":
     NUM_SEEDS = 2
+    torch.set_num_threads(1)  # the tensors are small: more threads would wait for each other
 PARTS = ["x", "z", "pitch", "back thigh", "back shin", "back foot", "front thigh", "front shin", "front foot"]
 NAMES = PARTS + [f"{part}, velocity" for part in PARTS] + ["centre x", "centre y", "centre z"]
 
