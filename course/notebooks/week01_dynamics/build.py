@@ -35,6 +35,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -56,7 +57,7 @@ from mbrl_course.fitting import (
     split_holdout,
     with_supervised_noise,
 )
-from mbrl_course.networks import ACTIVATIONS, EnsembleMLP
+from mbrl_course.networks import ACTIVATIONS, PRECISIONS, EnsembleMLP
 from mbrl_course.plotting import COLORS, GREY, new_axes, plot_k_step_errors, plot_losses, plot_trajectories
 
 # %% [markdown]
