@@ -14,11 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mbrl_course import commands, experiments
-from mbrl_course.cli import main, make_parser, parse_seeds
+from mbrl_course.cli import main, make_parser
 from mbrl_course.commands import INTERRUPTED, OK, PROBLEM, USAGE
+from mbrl_course.experiment_commands import parse_seeds
 from small_course import ASSIGNMENT, RIGHT, hand_in, make_course, submitted
 
-VERBS = ("build", "check", "release", "grade", "demo", "run", "lab")
+VERBS = ("build", "check", "release", "grade", "demo", "run", "sweep", "plot", "results", "tune", "lab")
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -146,8 +147,8 @@ def test_run_hands_over_what_was_asked_for(
 
     calls: list[Any] = []
 
-    def run(*arguments: Any) -> pd.DataFrame:
-        calls.append(arguments)
+    def run(*arguments: Any, **options: Any) -> pd.DataFrame:
+        calls.append((arguments, options))
         return pd.DataFrame({"seed": [0, 0, 1], "value": [1.0, 2.0, 3.0]})
 
     monkeypatch.setattr(experiments, "run", run)
@@ -160,11 +161,14 @@ def test_run_hands_over_what_was_asked_for(
         "smoke",
         "--set",
         "horizon=7",
+        "--jobs",
+        "2",
         "--out",
         str(tmp_path),
     ]
     assert main(command) == OK
-    assert calls == [("q2", [0, 1], "smoke", {"horizon": "7"}, tmp_path)]
+    options = {"fresh": False, "jobs": 2, "scheduler": None}
+    assert calls == [(("q2", [0, 1], "smoke", {"horizon": "7"}, tmp_path), options)]
     assert "3 rows" in capsys.readouterr().out
 
 
@@ -179,7 +183,7 @@ def test_run_names_unknown_experiments_and_fields(tmp_path: Path, capsys: pytest
 def test_an_experiment_of_this_week_in_the_student_edition(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def run(*_: Any) -> None:
+    def run(*_: Any, **__: Any) -> None:
         raise ModuleNotFoundError("No module named 'mbrl_course.cem'", name="mbrl_course.cem")
 
     monkeypatch.setattr(experiments, "run", run)
@@ -209,7 +213,7 @@ class _NoAutograder:
 def test_an_interrupted_command_ends_tidily(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def run(*_: Any) -> None:
+    def run(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(experiments, "run", run)

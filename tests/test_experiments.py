@@ -87,6 +87,10 @@ def test_every_experiment_runs_and_leaves_its_files(name: str, tmp_path: Path) -
         ("q5", 3),
         ("pets-cartpole", 1),
         ("pets-cartpole", 3),
+        ("dyna-ppo-cartpole", 1),
+        ("dyna-ppo-cartpole", 9),
+        ("mbpo-pendulum", 1),
+        ("mbpo-pendulum", 7),
     ],
 )
 def test_an_interrupted_run_ends_as_an_undisturbed_one(

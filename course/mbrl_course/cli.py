@@ -13,12 +13,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mbrl_course import commands
+from mbrl_course import commands, experiment_commands
 from mbrl_course.commands import INTERRUPTED, OK, USAGE, CommandError
 
 DESCRIPTION = "A hands-on course on model-based reinforcement learning."
 EPILOG = """\
-for students:      lab, run
+for students:      lab, run, sweep, plot, results, tune
 for instructors:   demo, release, grade
 for authors:       build, check
 
@@ -182,40 +182,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="where everything goes (default %(default)s/)",
     )
 
-    verb = _add(
-        verbs,
-        "run",
-        commands.run,
-        "run an experiment of the course; without NAME, list them",
-        "mbrl-course run planners-pendulum --seeds 0..4 --scale smoke",
-        if_interrupted="the same command goes on where this one stopped",
-    )
-    verb.add_argument("name", nargs="?", metavar="NAME", help="the experiment")
-    verb.add_argument(
-        "--seeds", type=parse_seeds, default=[0], metavar="SEEDS", help="such as 0..4 or 0,3,7 (default 0)"
-    )
-    verb.add_argument(
-        "--scale",
-        choices=("smoke", "laptop", "full"),
-        default="laptop",
-        help="seconds, minutes, or the published setting (default %(default)s)",
-    )
-    verb.add_argument(
-        "--set",
-        type=_setting,
-        action="append",
-        default=[],
-        metavar="FIELD=VALUE",
-        dest="settings",
-        help="change a field of the configuration; may be repeated",
-    )
-    verb.add_argument(
-        "--out",
-        type=Path,
-        default=Path("runs"),
-        metavar="DIR",
-        help="where results go (default %(default)s/)",
-    )
+    experiment_commands.add_verbs(verbs, _add)
 
     verb = _add(verbs, "lab", commands.lab, "open JupyterLab in weeks/", "mbrl-course lab week03")
     verb.add_argument("week", nargs="?", metavar="WEEK", help="open this week's folder")
@@ -239,31 +206,6 @@ def _add(
     )
     verb.set_defaults(function=function, if_interrupted=if_interrupted)
     return verb
-
-
-def parse_seeds(text: str) -> list[int]:
-    """The seeds that "0..4" (both ends included), "0,3,7" or a mixture of them name.
-
-    Raises:
-        argparse.ArgumentTypeError: the text is no such list, or the same seed comes twice.
-    """
-    seeds: list[int] = []
-    try:
-        for part in text.split(","):
-            first, dots, last = part.partition("..")
-            seeds += range(int(first), int(last) + 1) if dots else [int(first)]
-    except ValueError:
-        seeds = []
-    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of seeds, expected such as 0..4 or 0,3,7")
-    return seeds
-
-
-def _setting(text: str) -> tuple[str, str]:
-    field, equals, value = text.partition("=")
-    if not equals or not field:
-        raise argparse.ArgumentTypeError(f"{text!r} has no value, expected FIELD=VALUE")
-    return field.strip(), value.strip()
 
 
 def _positive(text: str) -> float:

@@ -127,32 +127,6 @@ def demo(options: argparse.Namespace) -> int:
     return OK
 
 
-def run(options: argparse.Namespace) -> int:
-    """Runs an experiment, or lists them."""
-    from mbrl_course import experiments
-
-    if options.name is None:
-        for name in experiments.list_experiments():
-            experiment = experiments.get_experiment(name)
-            print(f"{name:<20} week {experiment.week}: {experiment.title}")
-        return OK
-    try:
-        frame = experiments.run(
-            options.name, options.seeds, options.scale, dict(options.settings), options.out
-        )
-    except ModuleNotFoundError as error:
-        missing = (error.name or "").removeprefix("mbrl_course.")
-        raise CommandError(
-            f"{options.name!r} needs mbrl_course.{missing}, which this edition leaves to you: write it in "
-            "the week's build.ipynb, and run experiments.ipynb beside it"
-        ) from error
-    except ValueError as error:  # unknown name or field, or results of another configuration
-        raise CommandError(str(error)) from error
-    print(frame.groupby("seed").tail(1).to_string(index=False))
-    print(f"{len(frame)} rows; files in {options.out / options.name}")
-    return OK
-
-
 def lab(options: argparse.Namespace) -> int:
     """Opens JupyterLab."""
     week = _week_id(options.week) if options.week else ""

@@ -200,7 +200,8 @@ class DynaPPO:
     def fit_model(self) -> None:
         """Fits the ensemble, and a learned end, to the buffer."""
         data = self.buffer.all()
-        self.model.fit(data, max_epochs=self.config.model_epochs, generator=self.generator)
+        fit = self.model.fit(data, max_epochs=self.config.model_epochs, generator=self.generator)
+        self.ppo.counters.model_updates += fit.num_updates
         if self.learned_end is not None:
             self.learned_end.fit(data, generator=self.generator)
 

@@ -214,7 +214,8 @@ class MBPO:
     def fit_model(self) -> None:
         """Fits the ensemble, and a learned termination function, to all real transitions."""
         data = self.real.all()
-        self.model.fit(data, max_epochs=self.config.model_epochs, generator=self.model_generator)
+        fit = self.model.fit(data, max_epochs=self.config.model_epochs, generator=self.model_generator)
+        self.counters.model_updates += fit.num_updates
         if self.learned_termination is not None:
             self.learned_termination.fit(data, generator=self.model_generator)
 
@@ -244,6 +245,7 @@ class MBPO:
 
     def update(self) -> None:
         """One update of SAC on real and imagined transitions."""
+        self.counters.gradient_steps += 1
         config, real = self.config, self.real
         num_real = num_real_rows(config.batch_size, config.real_ratio, len(self.imagined))
         if isinstance(real, PrioritizedReplayBuffer) and num_real > 0:

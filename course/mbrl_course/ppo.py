@@ -200,11 +200,12 @@ class Counters:
         real_steps: steps in the real environment.
         imagined_steps: steps in a model.
         gradient_steps: of the policy.
+        model_updates: gradient steps of the model.
     """
 
     def __init__(self) -> None:
         """All at zero."""
-        self.real_steps = self.imagined_steps = self.gradient_steps = 0
+        self.real_steps = self.imagined_steps = self.gradient_steps = self.model_updates = 0
 
 
 class PPO:

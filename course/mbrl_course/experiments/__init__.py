@@ -10,6 +10,7 @@ modules of a week are imported only when an experiment runs, so a student's own 
 from __future__ import annotations
 
 import importlib
+import itertools
 import pkgutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 import pandas as pd
 
 from mbrl_course.experiments.config import ConfigError, with_overrides
+from mbrl_course.experiments.parallel import Job, JobError, run_in_processes, run_job, run_on_cluster
 from mbrl_course.experiments.runner import SCALES, Experiment, Run, StaleResultsError, run_experiment
 from mbrl_course.experiments.shipping import (
     list_results,
@@ -31,6 +33,7 @@ __all__ = [
     "SCALES",
     "ConfigError",
     "Experiment",
+    "JobError",
     "Run",
     "StaleResultsError",
     "get_config",
@@ -42,6 +45,7 @@ __all__ = [
     "load_results",
     "run",
     "ship",
+    "sweep",
 ]
 
 
@@ -98,6 +102,8 @@ def run(
     progress: bool = True,
     *,
     fresh: bool = False,
+    jobs: int = 1,
+    scheduler: str | None = None,
 ) -> pd.DataFrame:
     """Runs an experiment, or what is missing of it, and returns its results.
 
@@ -113,6 +119,8 @@ def run(
         out: where the files go; None keeps everything in memory, writes nothing, and reads nothing old.
         progress: show progress bars.
         fresh: forget earlier results and checkpoints of these seeds.
+        jobs: so many seeds at a time, each in a process of its own.
+        scheduler: address of a Dask cluster that runs the seeds instead.
 
     Returns:
         The rows of all seeds, with the column "seed" first; the others are those of the experiment.
@@ -120,11 +128,83 @@ def run(
     Raises:
         ConfigError: see `get_config`.
         StaleResultsError: the folder holds results that another configuration gave.
+        JobError: a seed failed in its process, or the cluster can't be used.
     """
     experiment, config = get_experiment(name), get_config(name, scale, overrides)
+    if jobs > 1 or scheduler is not None:
+        if out is None:
+            raise ConfigError("out is None, expected a folder where processes can leave their results")
+        _run_jobs(_jobs(name, seeds, scale, overrides or {}, out, fresh), jobs, scheduler, progress)
+        fresh = progress = False  # what is left to do is to read the results
     return run_experiment(
         experiment, config, seeds, scale, overrides=overrides, out=out, fresh=fresh, progress=progress
     )
+
+
+def sweep(
+    name: str,
+    grid: Mapping[str, Sequence[Any]],
+    seeds: Sequence[int] = (0,),
+    scale: str = "laptop",
+    overrides: Mapping[str, Any] | None = None,
+    out: str | Path = "runs",
+    progress: bool = True,
+    *,
+    fresh: bool = False,
+    jobs: int = 1,
+    scheduler: str | None = None,
+) -> pd.DataFrame:
+    """Runs an experiment with every combination of some fields' values.
+
+    Args:
+        name: of the experiment.
+        grid: the values of each field.
+        seeds: one run for each, with each combination.
+        scale: "smoke", "laptop" or "full".
+        overrides: further fields to change, alike in all of them.
+        out: where the files go, a folder for each combination.
+        progress: show progress bars.
+        fresh: forget earlier results and checkpoints.
+        jobs: so many runs at a time, each in a process of its own.
+        scheduler: address of a Dask cluster that does the runs instead.
+
+    Returns:
+        The rows of all runs, the fields of the grid as first columns.
+
+    Raises:
+        ConfigError: see `get_config`; the whole grid is checked before anything runs.
+        StaleResultsError: a folder holds results that another configuration gave.
+        JobError: a run failed, or the cluster can't be used.
+    """
+    points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    settings = [{**(overrides or {}), **point} for point in points]
+    configs = [get_config(name, scale, setting) for setting in settings]
+    todo = [job for setting in settings for job in _jobs(name, seeds, scale, setting, out, fresh)]
+    _run_jobs(todo, jobs, scheduler, progress)
+    tables = []
+    for point, setting, config in zip(points, settings, configs, strict=True):
+        experiment = get_experiment(name)
+        table = run_experiment(experiment, config, seeds, scale, overrides=setting, out=out, progress=False)
+        for place, (field, value) in enumerate(point.items()):
+            table.insert(place, field, str(value))
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
+def _jobs(
+    name: str, seeds: Sequence[int], scale: str, overrides: Mapping[str, Any], out: str | Path, fresh: bool
+) -> list[Job]:
+    return [Job(name, seed, scale, dict(overrides), str(Path(out).resolve()), fresh) for seed in seeds]
+
+
+def _run_jobs(todo: Sequence[Job], jobs: int, scheduler: str | None, progress: bool) -> None:
+    if jobs < 1:
+        raise ConfigError(f"jobs is {jobs}, expected at least 1")
+    title = todo[0].name if todo else ""
+    if scheduler is not None:
+        run_on_cluster(todo, scheduler, title, progress)
+    else:
+        run_in_processes(run_job, todo, jobs, title, progress)
 
 
 def ship(name: str, scale: str, out: str | Path = "runs", results: Path | None = None) -> Path:

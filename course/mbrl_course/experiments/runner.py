@@ -52,6 +52,8 @@ class Experiment(Generic[C]):
         configs: a configuration for each of `SCALES`.
         published: what others measured, or what is expected, in a few words.
         solved_at: the return from which on the task counts as solved, where there is such a number.
+        baseline: the variant that the others are compared with: how fast do they reach 80 % of what it earns
+            in the end?
     """
 
     name: str
@@ -61,6 +63,7 @@ class Experiment(Generic[C]):
     configs: Mapping[str, C]
     published: str = ""
     solved_at: float | None = None
+    baseline: str = ""
 
 
 class Run:

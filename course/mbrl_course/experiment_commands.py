@@ -1,0 +1,257 @@
+"""The verbs of `mbrl-course` that run experiments and show what came out: run, sweep, plot, results, tune."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mbrl_course.commands import OK, PROBLEM, CommandError
+
+AddVerb = Callable[..., argparse.ArgumentParser]
+GOES_ON = "the same command goes on where this one stopped"
+
+
+def add_verbs(verbs: Any, add: AddVerb) -> None:
+    """Adds the verbs to the command line; `add(verbs, name, function, text, example)` adds one."""
+    example = "mbrl-course run planners-pendulum --seeds 0..4 --scale smoke"
+    text = "run an experiment of the course; without NAME, list them"
+    verb = add(verbs, "run", run, text, example, if_interrupted=GOES_ON)
+    verb.add_argument("name", nargs="?", metavar="NAME", help="the experiment")
+    _add_run_options(verb)
+
+    example = "mbrl-course sweep pets-cartpole-balance horizon=10,15,25 hidden_sizes=64/64,128/128 --jobs 2"
+    text = "run an experiment with every combination of some settings"
+    verb = add(verbs, "sweep", sweep, text, example, if_interrupted=GOES_ON)
+    verb.add_argument("name", metavar="NAME", help="the experiment")
+    verb.add_argument("grid", nargs="+", type=_grid_field, metavar="FIELD=A,B,C", help="values to try")
+    _add_run_options(verb)
+
+    example = "mbrl-course plot planners-pendulum"
+    verb = add(verbs, "plot", plot, "draw an experiment's figure and print its table, from its logs", example)
+    verb.add_argument("name", metavar="NAME", help="the experiment")
+    _add_scale(verb)
+    _add_out(verb)
+    verb.add_argument("--save", type=Path, metavar="FILE", help="the figure (default OUT/NAME/SCALE.png)")
+
+    text = "print the course's own results beside the published ones"
+    verb = add(verbs, "results", results, text, "mbrl-course results")
+    verb.add_argument("names", nargs="*", metavar="NAME", help="only these experiments")
+
+    example = "mbrl-course tune mbpo-pendulum learning_rate=log:1e-4..3e-3 updates_per_step=5,10 --trials 30"
+    text = "search for good settings of an experiment with Optuna"
+    verb = add(verbs, "tune", tune, text, example, if_interrupted="finished trials are kept; " + GOES_ON)
+    verb.add_argument("name", metavar="NAME", help="the experiment")
+    verb.add_argument(
+        "space", nargs="+", metavar="FIELD=RANGE", help="LOW..HIGH, log:LOW..HIGH, or values A,B,C"
+    )
+    text = "in all, earlier ones included (default %(default)s)"
+    verb.add_argument("--trials", type=_count, default=20, metavar="N", help=text)
+    _add_run_options(verb, cluster=False)
+
+
+def _add_run_options(verb: argparse.ArgumentParser, cluster: bool = True) -> None:
+    verb.add_argument(
+        "--seeds", type=parse_seeds, default=[0], metavar="SEEDS", help="such as 0..4 or 0,3,7 (default 0)"
+    )
+    _add_scale(verb)
+    verb.add_argument(
+        "--set",
+        type=_setting,
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        dest="settings",
+        help="change a field of the configuration; may be repeated",
+    )
+    _add_out(verb)
+    verb.add_argument(
+        "--fresh", action="store_true", help="forget earlier results and begin again, instead of going on"
+    )
+    verb.add_argument(
+        "--jobs", type=_count, default=1, metavar="N", help="so many at a time, each a process (default 1)"
+    )
+    if cluster:
+        verb.add_argument(
+            "--scheduler", metavar="ADDRESS", help="run on this Dask cluster, such as tcp://10.0.0.1:8786"
+        )
+
+
+def _add_scale(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--scale",
+        choices=("smoke", "laptop", "full"),
+        default="laptop",
+        help="seconds, minutes, or the published setting (default %(default)s)",
+    )
+
+
+def _add_out(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs"),
+        metavar="DIR",
+        help="where results lie (default %(default)s/)",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs an experiment, or lists them."""
+    from mbrl_course import experiments
+
+    if options.name is None:
+        for name in experiments.list_experiments():
+            experiment = experiments.get_experiment(name)
+            print(f"{name:<26} week {experiment.week}: {experiment.title}")
+        return OK
+    frame = _explained(
+        options.name,
+        lambda: experiments.run(
+            options.name,
+            options.seeds,
+            options.scale,
+            dict(options.settings),
+            options.out,
+            fresh=options.fresh,
+            jobs=options.jobs,
+            scheduler=options.scheduler,
+        ),
+    )
+    return _show_last(frame, ["seed"], options)
+
+
+def sweep(options: argparse.Namespace) -> int:
+    """Runs a grid."""
+    from mbrl_course import experiments
+
+    grid = dict(options.grid)
+    frame = _explained(
+        options.name,
+        lambda: experiments.sweep(
+            options.name,
+            grid,
+            options.seeds,
+            options.scale,
+            dict(options.settings),
+            options.out,
+            fresh=options.fresh,
+            jobs=options.jobs,
+            scheduler=options.scheduler,
+        ),
+    )
+    return _show_last(frame, [*grid, "seed"], options)
+
+
+def plot(options: argparse.Namespace) -> int:
+    """Draws the figure and prints the table."""
+    from mbrl_course.experiments import tables
+
+    path = options.save or options.out / options.name / f"{options.scale}.png"
+    logs = _explained(options.name, lambda: tables.read_logs(options.name, options.scale, options.out))
+    print(tables.final_table(options.name, logs).to_string(index=False))
+    print(tables.save_figure(options.name, logs, path))
+    return OK
+
+
+def results(options: argparse.Namespace) -> int:
+    """Prints what ships."""
+    from mbrl_course.experiments import tables
+
+    print(_explained("results", lambda: tables.results_text(options.names)))
+    return OK
+
+
+def tune(options: argparse.Namespace) -> int:
+    """Searches for good settings."""
+    from mbrl_course.experiments import tuning
+
+    def search() -> Any:
+        return tuning.tune(
+            options.name,
+            options.space,
+            options.trials,
+            options.seeds,
+            options.scale,
+            dict(options.settings),
+            options.out,
+            fresh=options.fresh,
+            jobs=options.jobs,
+        )
+
+    trials = _explained(options.name, search)
+    if trials.empty:
+        print("no trial was finished: these values can't be taken together")
+        return PROBLEM
+    print(trials.head(10).to_string(index=False))
+    best = {**dict(options.settings), **trials.iloc[0].drop(["trial", "score"])}
+    sets = "".join(f" --set {shlex.quote(f'{field}={value}')}" for field, value in best.items())
+    print(f"{len(trials)} trials; the best: mbrl-course run {options.name} --scale {options.scale}{sets}")
+    return OK
+
+
+def _explained(name: str, action: Callable[[], Any]) -> Any:
+    """What `action` returns; what can go wrong becomes a CommandError."""
+    from mbrl_course.experiments import JobError
+
+    try:
+        return action()
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("mbrl_course"):
+            raise
+        missing = (error.name or "").removeprefix("mbrl_course.")
+        raise CommandError(
+            f"{name!r} needs mbrl_course.{missing}, which this edition leaves to you: write it in "
+            "the week's build.ipynb, and run experiments.ipynb beside it"
+        ) from error
+    except (ValueError, JobError, FileNotFoundError) as error:  # an unknown name or field, stale results, ...
+        raise CommandError(str(error)) from error
+
+
+def _show_last(frame: Any, by: list[str], options: argparse.Namespace) -> int:
+    """Prints the last row of every run, and of every part of it that has a name."""
+    parts = [name for name in ("variant",) if name in frame.columns]
+    print(frame.groupby([*by, *parts], sort=False).tail(1).to_string(index=False))
+    print(f"{len(frame)} rows; files in {options.out / options.name}")
+    return OK
+
+
+def parse_seeds(text: str) -> list[int]:
+    """The seeds that "0..4" (both ends included), "0,3,7" or a mixture of them name.
+
+    Raises:
+        argparse.ArgumentTypeError: the text is no such list, or the same seed comes twice.
+    """
+    seeds: list[int] = []
+    try:
+        for part in text.split(","):
+            first, dots, last = part.partition("..")
+            seeds += range(int(first), int(last) + 1) if dots else [int(first)]
+    except ValueError:
+        seeds = []
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of seeds, expected such as 0..4 or 0,3,7")
+    return seeds
+
+
+def _setting(text: str) -> tuple[str, str]:
+    field, equals, value = text.partition("=")
+    if not equals or not field:
+        raise argparse.ArgumentTypeError(f"{text!r} has no value, expected FIELD=VALUE")
+    return field.strip(), value.strip()
+
+
+def _grid_field(text: str) -> tuple[str, list[str]]:
+    field, values = _setting(text)
+    found = [value.strip().replace("/", ",") for value in values.split(",")]
+    if not all(found):
+        raise argparse.ArgumentTypeError(f"{text!r} has an empty value, expected FIELD=A,B,C")
+    return field, found
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 1 or more")
+    return int(text)

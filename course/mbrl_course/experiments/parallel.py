@@ -1,0 +1,178 @@
+"""Several seeds and settings at once: in local processes, or on a Dask cluster that is there already."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from multiprocessing.process import parent_process
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+SECONDS_TO_ANSWER = 10
+"""So long a cluster's scheduler may take to answer."""
+
+
+class JobError(RuntimeError):
+    """Some of the runs failed, or the cluster can't be used; the message says which, and why."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One seed of an experiment with some settings; what `mbrl_course.experiments.run` takes."""
+
+    name: str
+    seed: int
+    scale: str
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    out: str = "runs"
+    fresh: bool = False
+
+    def __str__(self) -> str:
+        """Such as "q2 horizon=5, seed 3"."""
+        settings = "".join(f" {name}={value}" for name, value in self.overrides.items())
+        return f"{self.name}{settings}, seed {self.seed}"
+
+
+def run_job(job: Job) -> tuple[str, str]:
+    """Runs a job, or what is missing of it; the path of its CSV file, and what is in it."""
+    from mbrl_course import experiments
+    from mbrl_course.experiments.runner import run_folder
+
+    experiments.run(job.name, [job.seed], job.scale, job.overrides, job.out, progress=False, fresh=job.fresh)
+    path = run_folder(job.name, job.scale, job.overrides, job.out) / f"seed_{job.seed}.csv"
+    return str(path), path.read_text(encoding="utf-8")
+
+
+def run_in_processes(
+    function: Callable[[Any], object],
+    items: Sequence[Any],
+    num_processes: int,
+    title: str = "",
+    progress: bool = True,
+) -> None:
+    """Calls `function` with each of the items, each in a process of its own, some of them at a time.
+
+    An interruption ends all of them; a process also ends when this one is killed.
+
+    Args:
+        function: of a module, since a fresh process has to import it.
+        items: what it is called with, anything that can be pickled.
+        num_processes: at the same time; they share the processor's cores evenly.
+        title: of the progress bar.
+        progress: whether there is one.
+
+    Raises:
+        JobError: some calls failed; the others were carried out.
+    """
+    context = multiprocessing.get_context("spawn")  # a fork of a process with threads can hang
+    threads = max(1, (os.cpu_count() or 1) // num_processes)
+    waiting, failed = list(items), list[str]()
+    running: dict[Any, tuple[SpawnProcess, Connection, Any]] = {}  # by the process's sentinel
+    bar = tqdm(total=len(items), desc=title, disable=not progress)
+    try:
+        while waiting or running:
+            while waiting and len(running) < num_processes:
+                item = waiting.pop(0)
+                ours, theirs = context.Pipe(duplex=False)
+                process = context.Process(target=_call, args=(function, item, theirs, threads))
+                process.start()
+                theirs.close()
+                running[process.sentinel] = (process, ours, item)
+            for sentinel in wait(list(running)):
+                process, ours, item = running.pop(sentinel)
+                process.join()
+                if process.exitcode:
+                    reason = ours.recv() if ours.poll() else f"ended with exit code {process.exitcode}"
+                    failed.append(f"{item}: {reason}")
+                ours.close()
+                bar.update()
+                bar.set_postfix_str(str(item))
+    finally:
+        for process, ours, _ in running.values():
+            process.terminate()
+            process.join()
+            ours.close()
+        bar.close()
+    _raise_failed(failed, len(items))
+
+
+def _call(function: Callable[[Any], object], item: Any, connection: Connection, threads: int) -> None:
+    """What runs in a fresh process."""
+    import torch
+
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(min(threads, torch.get_num_threads()))
+    try:
+        function(item)
+    except KeyboardInterrupt:  # the parent has it too, and speaks of it
+        raise SystemExit(1) from None
+    except Exception as error:
+        connection.send(f"{type(error).__name__}: {error}")
+        raise SystemExit(1) from error
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def run_on_cluster(jobs: Sequence[Job], address: str, title: str = "", progress: bool = True) -> None:
+    """Runs the jobs on an existing Dask cluster, and writes each result here as soon as it is there.
+
+    A worker keeps its checkpoints in the job's folder `out`, made absolute: where the workers share this
+    machine's disk, interrupted runs go on; where they don't, a finished run still arrives here.
+
+    Args:
+        jobs: what to run.
+        address: of the scheduler, such as "tcp://10.0.0.1:8786".
+        title: of the progress bar.
+        progress: whether there is one.
+
+    Raises:
+        JobError: Dask is not installed, the address does not answer, or some jobs failed.
+    """
+    try:
+        from distributed import Client, as_completed
+    except ImportError as error:
+        raise JobError(
+            "a cluster needs the package distributed: pip install 'mbrl-course[cluster]'"
+        ) from error
+    try:
+        client = Client(address, timeout=SECONDS_TO_ANSWER, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise JobError(f"no Dask scheduler answers at {address!r}: {error}") from error
+    failed = []
+    with client:
+        futures = {client.submit(run_job, job, pure=False): job for job in jobs}
+        bar = tqdm(as_completed(futures), title, total=len(futures), disable=not progress)
+        for future in bar:
+            if (reason := future.exception()) is not None:
+                failed.append(f"{futures[future]}: {type(reason).__name__}: {reason}")
+                continue
+            path, content = future.result()
+            _write_if_missing(Path(path), content)
+            bar.set_postfix_str(str(futures[future]))
+    _raise_failed(failed, len(jobs))
+
+
+def _write_if_missing(path: Path, content: str) -> None:
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(path.name + ".partial")
+        partial.write_text(content, encoding="utf-8", newline="\n")
+        os.replace(partial, path)
+
+
+def _raise_failed(failed: Sequence[str], total: int) -> None:
+    if failed:
+        listed = "\n  ".join(failed)
+        raise JobError(f"{len(failed)} of {total} failed, the others are finished:\n  {listed}")

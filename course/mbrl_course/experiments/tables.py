@@ -1,0 +1,232 @@
+"""Figures and tables of experiments, from their logs alone: from runs on this machine, or from what ships.
+
+Every experiment's rows follow the same conventions, so that nothing here has to know any of them: columns of
+texts name what is compared ("metric" the panels), the first of `AXES` that is there is the horizontal axis,
+the first of `SCORES` is drawn over it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from pandas.api.types import is_numeric_dtype
+
+from mbrl_course.evaluation import iqm, iqm_interval
+from mbrl_course.experiments import (
+    SCALES,
+    ConfigError,
+    get_experiment,
+    list_experiments,
+    list_results,
+    load_header,
+    load_results,
+)
+from mbrl_course.experiments.runner import read_csv
+
+AXES = ("trial", "env_steps", "budget", "step", "iteration")
+SCORES = ("eval_return", "return", "value")
+COSTS = ("env_steps", "model_calls", "agent_updates", "model_updates", "seconds")
+PANELS, SETTINGS = "metric", "settings"
+RESAMPLES = 500
+"""Of the bootstrap: enough for the digits that a table shows."""
+
+
+class Layout(NamedTuple):
+    """Which columns of a table are what."""
+
+    x: str | None
+    y: str
+    by: list[str]
+
+
+def layout_of(logs: pd.DataFrame) -> Layout:
+    """Finds the axis, the score and the columns that name what is compared, by the module's conventions."""
+    by = [name for name in logs.columns if name != "seed" and not is_numeric_dtype(logs[name])]
+    x = next((name for name in AXES if name in logs.columns), None)
+    return Layout(x, next(name for name in SCORES if name in logs.columns), by)
+
+
+def read_logs(name: str, scale: str = "laptop", out: str | Path = "runs") -> pd.DataFrame:
+    """The rows of an experiment, those of unfinished seeds included; the shipped ones if it was not run here.
+
+    Args:
+        name: of the experiment.
+        scale: "smoke", "laptop" or "full".
+        out: where the runs lie.
+
+    Returns:
+        All rows; runs with changed fields, as those of a sweep, are told apart by the column "settings".
+
+    Raises:
+        ConfigError: there is no such experiment.
+        FileNotFoundError: it was not run, and nothing ships.
+    """
+    get_experiment(name)
+    found: dict[str, list[pd.DataFrame]] = {}
+    for folder in sorted((Path(out) / name).glob(f"{scale}*")):
+        changes = folder.name.removeprefix(scale)
+        if not folder.is_dir() or not changes.startswith((",", "")) or folder.name.split(",")[0] != scale:
+            continue
+        finished = {path.name.split(".")[0]: path for path in folder.glob("seed_*.partial.csv")}
+        finished |= {path.stem: path for path in folder.glob("seed_*.csv") if path.stem.count(".") == 0}
+        tables = [read_csv(path) for path in finished.values() if path.stat().st_size > 0]
+        if tables:
+            found[changes.removeprefix(",") or "as set"] = tables
+    if not found:
+        shipped = load_results(name, scale)
+        if shipped is None:
+            raise FileNotFoundError(
+                f"there are no logs of {name} in {Path(out) / name}, and none ship at this scale: "
+                f"run `mbrl-course run {name} --scale {scale}`"
+            )
+        return shipped
+    logs = pd.concat([t.assign(**{SETTINGS: key}) for key, tables in found.items() for t in tables])
+    logs = logs.sort_values("seed", kind="stable", ignore_index=True)
+    return logs if len(found) > 1 else logs.drop(columns=SETTINGS)
+
+
+def labelled_groups(logs: pd.DataFrame, by: Sequence[str]) -> dict[str, pd.DataFrame]:
+    """The rows of each group by its name, such as "CEM", in the order in which they appear."""
+    if not by:
+        return {"": logs}
+    names = logs[list(by)].astype(str).agg(", ".join, axis=1)
+    return {str(name): logs[names == name] for name in dict.fromkeys(names)}
+
+
+def final_rows(group: pd.DataFrame, x: str | None) -> pd.DataFrame:
+    """The row of each seed at the last place that all of them have reached, or the last row of each."""
+    if x is not None:
+        shared = set.intersection(*(set(rows[x]) for _, rows in group.groupby("seed")))
+        if shared:
+            group = group[group[x] <= max(shared)]
+    return group.groupby("seed").tail(1)
+
+
+def first_reached(group: pd.DataFrame, y: str, threshold: float) -> pd.DataFrame:
+    """The row of each seed in which the score first was `threshold` or more; none of other seeds."""
+    return group[group[y] >= threshold].groupby("seed").head(1)
+
+
+def threshold_of(name: str, logs: pd.DataFrame) -> float | None:
+    """The return that counts: what solves the task, or 80 % of the baseline's in the end, or None."""
+    experiment = get_experiment(name)
+    layout = layout_of(logs)
+    if experiment.solved_at is not None or not experiment.baseline:
+        return experiment.solved_at
+    baseline = labelled_groups(logs, layout.by).get(experiment.baseline)
+    if baseline is None:
+        return None
+    return 0.8 * iqm(final_rows(baseline, layout.x)[layout.y])
+
+
+def final_table(name: str, logs: pd.DataFrame) -> pd.DataFrame:
+    """What came out in the end, for each group: the score's IQM with its interval, and what it cost.
+
+    Args:
+        name: of the experiment.
+        logs: its rows.
+
+    Returns:
+        One row per group: its name, seeds, iqm, low and high at the end of the curves, the costs there
+        (medians over seeds) and, where a task can be solved or there is a baseline (see `threshold_of`), how
+        many seeds reached the threshold, and the median of the steps and seconds that they took; infinite
+        where half of them did not.
+    """
+    layout = layout_of(logs)
+    threshold = threshold_of(name, logs)
+    rows = []
+    for label, group in labelled_groups(logs, layout.by).items():
+        final = final_rows(group, layout.x)
+        point, low, high = iqm_interval(final[layout.y], num_resamples=RESAMPLES)
+        row = {"what": label, "seeds": len(final), "iqm": point, "low": low, "high": high}
+        row |= {cost: final[cost].median() for cost in COSTS if cost in final.columns}
+        if threshold is not None:
+            first, seeds = first_reached(group, layout.y, threshold), group["seed"].nunique()
+            row[f"reached {threshold:.0f}"] = len(first)
+            for cost in ("env_steps", "seconds"):
+                taken = [*first[cost], *[np.inf] * (seeds - len(first))]
+                row[f"{cost} until then"] = float(np.median(taken))
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    return table.round({column: 3 for column in ("iqm", "low", "high")})
+
+
+def save_figure(name: str, logs: pd.DataFrame, path: str | Path) -> Path:
+    """Draws an experiment's figure into a file.
+
+    Args:
+        name: of the experiment.
+        logs: its rows.
+        path: the file; its ending chooses the format.
+
+    Returns:
+        The path.
+    """
+    import matplotlib.pyplot as plt
+
+    from mbrl_course.plotting import new_axes, plot_learning_curves, plot_scores
+
+    layout = layout_of(logs)
+    by = [column for column in layout.by if column != PANELS]
+    panels = {"": logs}
+    if PANELS in layout.by:
+        panels = {str(panel): rows for panel, rows in logs.groupby(PANELS, sort=False)}
+    axes = new_axes(len(panels), width=6.4, height=4.2)
+    for ax, (panel, rows) in zip(axes, panels.items(), strict=True):
+        groups = labelled_groups(rows, by)
+        ylabel = panel or layout.y.replace("_", " ")
+        if layout.x is not None and rows[layout.x].nunique() > 1:
+            xlabel = {"env_steps": "environment steps"}.get(layout.x, layout.x)
+            plot_learning_curves(groups, x=layout.x, y=layout.y, xlabel=xlabel, ylabel=ylabel, ax=ax)
+        else:
+            named = pd.concat([group.assign(what=label) for label, group in groups.items()])
+            plot_scores(named, "what", layout.y, ylabel=ylabel, ax=ax)
+    figure = axes[0].figure
+    figure.suptitle(get_experiment(name).title, x=0.01, ha="left", fontweight="bold", fontsize=11)
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(target, dpi=120, bbox_inches="tight")
+    plt.close(figure)
+    return target
+
+
+def results_text(names: Sequence[str] = ()) -> str:
+    """All shipped results beside the published figures, as a text.
+
+    Args:
+        names: only these experiments; all of them by default.
+
+    Raises:
+        ConfigError: there is no such experiment, or nothing of it ships.
+    """
+    shipped = list_results()
+    for name in names:
+        get_experiment(name)
+        if name not in {known for known, _ in shipped}:
+            raise ConfigError(f"no results of {name!r} ship; there are those of {_listed(shipped)}")
+    order = {name: place for place, name in enumerate(list_experiments())}
+    chosen = [pair for pair in shipped if pair[0] in order and pair[0] in (names or order)]
+    chosen.sort(key=lambda pair: (order[pair[0]], SCALES.index(pair[1])))
+    return "\n\n".join(_one_result(name, scale) for name, scale in chosen)
+
+
+def _one_result(name: str, scale: str) -> str:
+    logs, header = load_results(name, scale), load_header(name, scale)
+    assert logs is not None
+    assert header is not None
+    experiment = get_experiment(name)
+    lines = [
+        f"{name}, {scale}: {experiment.title}",
+        f"  published  {experiment.published or 'nothing that we know of'}",
+        f"  measured   seeds {header['seeds']}; minutes: {header['minutes']}; {header['machine']}",
+    ]
+    table = final_table(name, logs).to_string(index=False)
+    return "\n".join([*lines, *(f"    {line}" for line in table.splitlines())])
+
+
+def _listed(shipped: Sequence[tuple[str, str]]) -> str:
+    return ", ".join(dict.fromkeys(name for name, _ in shipped))

@@ -1,0 +1,224 @@
+"""Several runs at once, sweeps, tables and figures from logs, and tuning."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+from pandas.testing import assert_frame_equal
+
+from mbrl_course import experiments
+from mbrl_course.cli import main
+from mbrl_course.commands import OK, USAGE
+from mbrl_course.experiments import ConfigError, JobError, parallel, run, sweep
+from mbrl_course.experiments.parallel import Job, run_in_processes, run_on_cluster
+from mbrl_course.experiments.tables import final_table, layout_of, read_logs, results_text
+from mbrl_course.experiments.tuning import Range, final_score, parse_range, tune
+
+QUICK = {"population_size": "5", "num_iterations": "1", "horizon": "3"}
+
+
+def quick(name="warm-start", seeds=(0, 1), out="runs", **kwargs):
+    return run(name, seeds, "smoke", QUICK, out=out, progress=False, **kwargs)
+
+
+@pytest.mark.slow
+def test_processes_give_what_one_process_gives(tmp_path):
+    expected = quick(out=tmp_path / "one")
+    assert_frame_equal(quick(out=tmp_path / "two", jobs=2), expected)
+    assert list(tmp_path.glob("two/warm-start/*/tensorboard/seed_1/events*"))
+
+
+def fail_on_two(item):
+    if item == 2:
+        raise ValueError("no twos")
+
+
+@pytest.mark.slow
+def test_a_failed_process_is_named_and_the_others_go_on():
+    with pytest.raises(JobError, match=r"1 of 3 failed, the others are finished:\n  2: ValueError: no twos"):
+        run_in_processes(fail_on_two, [1, 2, 3], 2, progress=False)
+
+
+def test_bad_requests_are_refused_before_anything_runs(tmp_path):
+    with pytest.raises(ConfigError, match="out is None"):
+        quick(out=None, jobs=2)
+    with pytest.raises(ConfigError, match="jobs is 0, expected at least 1"):
+        sweep("warm-start", {"horizon": [2]}, scale="smoke", out=tmp_path, jobs=0)
+    with pytest.raises(ConfigError, match="field 'horizon' is 'x', expected a whole number"):
+        sweep("warm-start", {"horizon": ["3", "x"]}, scale="smoke", out=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_sweeps_run_every_combination(tmp_path):
+    settings = {"population_size": "5"}
+    grid = {"num_iterations": ["1", "2"], "horizon": ["2", "3"]}
+    frame = sweep("warm-start", grid, [0], "smoke", settings, tmp_path, progress=False, jobs=2)
+    assert len(frame.groupby(["num_iterations", "horizon"])) == 4
+    one = run("warm-start", [0], "smoke", {**settings, "num_iterations": "2", "horizon": "3"}, None, False)
+    part = frame[(frame["num_iterations"] == "2") & (frame["horizon"] == "3")]
+    assert part["return"].tolist() == pytest.approx(one["return"].tolist(), rel=1e-5)
+    logs = read_logs("warm-start", "smoke", tmp_path)
+    assert logs["settings"].nunique() == 4
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
+def test_ctrl_c_stops_all_processes_and_the_same_command_goes_on(tmp_path):
+    command = [sys.executable, "-m", "mbrl_course.cli", "run", "pets-cartpole-balance", "--scale", "smoke"]
+    command += ["--set", "num_trials=60", "--set", "variants=", "--seeds", "0,1", "--jobs", "2"]
+    command += ["--out", str(tmp_path)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        give_up = time.monotonic() + 120
+        while len(list(tmp_path.glob("*/*/seed_*.checkpoint"))) < 2 and time.monotonic() < give_up:
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)
+        _, shown = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command goes on" in shown and "Traceback" not in shown
+    partial = {path.name: len(path.read_text().splitlines()) for path in tmp_path.glob("*/*/*.partial.csv")}
+    assert partial
+    resumed = run(
+        "pets-cartpole-balance",
+        [0, 1],
+        "smoke",
+        {"num_trials": "60", "variants": ""},
+        tmp_path,
+        progress=False,
+    )
+    assert resumed.groupby("seed").size().tolist() == [61, 61]
+
+
+def test_a_cluster_that_is_not_there_is_named(monkeypatch):
+    monkeypatch.setattr(parallel, "SECONDS_TO_ANSWER", 1)
+    with pytest.raises(JobError, match=r"no Dask scheduler answers at 'tcp://127\.0\.0\.1:9'"):
+        run_on_cluster([Job("warm-start", 0, "smoke")], "tcp://127.0.0.1:9", progress=False)
+
+
+@pytest.mark.slow
+def test_a_cluster_gives_what_one_process_gives(tmp_path):
+    from distributed import LocalCluster
+
+    expected = quick(out=tmp_path / "one")
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+        found = quick(out=tmp_path / "cluster", scheduler=cluster.scheduler_address)
+    assert_frame_equal(found, expected)
+
+
+def test_tables_find_their_columns_and_count_what_was_reached():
+    logs = pd.DataFrame(
+        {
+            "seed": [0, 0, 1, 1, 0, 0, 1, 1],
+            "variant": ["PPO"] * 4 + ["Dyna-PPO"] * 4,
+            "env_steps": [10, 20] * 4,
+            "eval_return": [0.0, 100.0, 0.0, 100.0, 90.0, 100.0, 0.0, 10.0],
+            "seconds": [1.0, 2.0] * 4,
+        }
+    )
+    assert layout_of(logs) == ("env_steps", "eval_return", ["variant"])
+    table = final_table("dyna-ppo-cartpole", logs).set_index("what")
+    assert table["iqm"].tolist() == [100.0, 55.0]
+    assert table["reached 80"].tolist() == [2, 1]  # 80 % of PPO's final return
+    assert table["env_steps until then"].tolist() == [20.0, float("inf")]
+
+
+def test_figures_and_tables_come_from_the_logs_alone(tmp_path, capsys, monkeypatch):
+    quick(out=tmp_path)
+    folder = next((tmp_path / "warm-start").iterdir())
+    folder.rename(folder.with_name("smoke"))
+    monkeypatch.setattr(experiments, "run", lambda *_, **__: pytest.fail("ran again"))
+    assert main(["plot", "warm-start", "--scale", "smoke", "--out", str(tmp_path)]) == OK
+    assert "repeat" in capsys.readouterr().out
+    assert (tmp_path / "warm-start" / "smoke.png").stat().st_size > 10_000
+    target = tmp_path / "shipped.png"
+    assert main(["plot", "q1", "--scale", "full", "--out", str(tmp_path), "--save", str(target)]) == OK
+    assert target.is_file()
+    assert main(["plot", "q1", "--scale", "smoke", "--out", str(tmp_path)]) == USAGE
+    assert "mbrl-course run q1 --scale smoke" in capsys.readouterr().err
+
+
+def test_unfinished_seeds_are_drawn_too(tmp_path):
+    quick(out=tmp_path)
+    (path,) = (tmp_path / "warm-start").glob("*/seed_1.csv")
+    lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
+    path.with_name("seed_1.partial.csv").write_text("\n".join(lines[:2]) + "\n")
+    path.unlink()
+    logs = read_logs("warm-start", "smoke", tmp_path)
+    assert logs.groupby("seed").size().tolist() == [3, 1]
+
+
+def test_results_name_what_ships_and_what_was_published():
+    text = results_text(["q2"])
+    assert "q2, full" in text and "MPC -70 to -50" in text and "0..4" in text
+    with pytest.raises(ConfigError, match="no results of 'early-end' ship"):
+        results_text(["early-end"])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("horizon=3..5", Range(low=3, high=5, whole=True)),
+        ("learning_rate=log:1e-4..1e-2", Range(low=1e-4, high=1e-2, log=True)),
+        ("hidden_sizes=64/64,128/128", Range(("64,64", "128,128"))),
+    ],
+)
+def test_ranges(text, expected):
+    kinds = {"horizon": int, "learning_rate": float}
+    assert parse_range(text, kinds)[1] == expected
+
+
+@pytest.mark.parametrize("text", ["horizon", "horizon=", "horizon=5..3", "horizon=log:0..3", "horizon=a..b"])
+def test_bad_ranges_are_refused(text):
+    with pytest.raises(ConfigError, match="horizon"):
+        parse_range(text, {"horizon": int})
+
+
+def test_tuning_goes_on_where_it_stopped(tmp_path):
+    settings = {"planners": "CEM", "num_iterations": "2", "budgets": "20"}
+    space = ["horizon=2..4", "elite_share=0.1..0.5"]
+
+    def search(num_trials, **kwargs):
+        return tune(
+            "planners-pendulum", space, num_trials, scale="smoke", settings=settings, out=tmp_path, **kwargs
+        )
+
+    first = search(2, progress=False)
+    assert sorted(first["trial"]) == [0, 1]
+    second = search(3, progress=False)
+    assert sorted(second["trial"]) == [0, 1, 2]
+    assert second["score"].is_monotonic_decreasing
+    assert second["horizon"].between(2, 4).all()
+    assert sorted(search(1, progress=False, fresh=True)["trial"]) == [0]
+
+
+@pytest.mark.slow
+def test_processes_share_the_trials(tmp_path):
+    settings = {"planners": "CEM", "num_iterations": "2", "budgets": "20"}
+    table = tune(
+        "planners-pendulum",
+        ["horizon=2..4"],
+        3,
+        scale="smoke",
+        settings=settings,
+        out=tmp_path,
+        jobs=2,
+        progress=False,
+    )
+    assert sorted(table["trial"]) == [0, 1, 2]
+
+
+def test_tuning_refuses_what_the_experiment_does_not_take(tmp_path):
+    with pytest.raises(ConfigError, match="there is no field 'horizn'"):
+        tune("planners-pendulum", ["horizn=2..4"], scale="smoke", out=tmp_path)
+    with pytest.raises(ConfigError, match="total_steps is 0, expected at least 1"):
+        tune("mbpo-pendulum", ["total_steps=0..9"], 1, scale="smoke", out=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_score_is_the_end_of_the_curve():
+    logs = pd.DataFrame({"seed": [0] * 8, "env_steps": range(8), "eval_return": [0.0] * 6 + [1.0, 3.0]})
+    assert final_score("q2", logs) == 2.0
