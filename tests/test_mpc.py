@@ -240,6 +240,7 @@ def test_plans_keep_the_bounds_and_are_the_best_of_what_was_scored(h: int, a: in
     assert bool(((sequences >= low) & (sequences <= high)).all())
     assert plan.shape == (h, a)
     assert plan.sum() >= sequences.sum(dim=(1, 2)).max() - 1e-5
+    assert plan.untyped_storage().nbytes() == plan.nbytes  # not a view of all the sequences
 
 
 @pytest.mark.parametrize("invalid", [float("nan"), float("inf"), -float("inf")])

@@ -344,7 +344,8 @@ def _steps(
         next_obs = torch.as_tensor(np.asarray(after), dtype=torch.float32)
         if bar is not None and bar.n < bar.total:
             bar.update()
-        yield Transition(obs, action, float(reward), next_obs, bool(terminated), bool(truncated))
+        # cloned, since a row of a planner's action sequences would keep all of them in memory
+        yield Transition(obs, action.clone(), float(reward), next_obs, bool(terminated), bool(truncated))
         obs, done = next_obs, terminated or truncated
 
 

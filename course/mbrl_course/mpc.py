@@ -158,7 +158,7 @@ def random_shooting(
     noise = torch.rand(num_sequences, horizon, len(low), generator=generator)  # [N, H, A]
     action_sequences = low + (high - low) * noise  # [N, H, A]
     scores = rank_invalid_last(score_fn(action_sequences))  # [N]
-    return action_sequences[scores.argmax()]
+    return action_sequences[scores.argmax()].clone()  # a view would keep all N sequences in memory
 
 
 def receding_horizon(
