@@ -141,6 +141,23 @@ def check(weeks: Weeks = None, *, course: Course | None = None) -> list[Problem]
     return problems
 
 
+def student_notebooks(week_name: str | int, course: Course | None = None) -> dict[str, str]:
+    """The week's notebooks as students get them, made anew: the text of each by its name.
+
+    Raises:
+        UnknownWeekError: no such week.
+        AuthoringError: it has no sources, or they have problems.
+    """
+    course = course or Course.here()
+    (week,) = course.select(week_name)
+    sheets = _sheets(course, week)
+    problems = [problem for sheet in sheets for problem in sheet.source.problems]
+    if problems:
+        raise AuthoringError(problems)
+    _generate(course, week, sheets)
+    return {sheet.source.name: sheet.student for sheet in sheets}
+
+
 def _sheets(course: Course, week: Week) -> list[_Sheet]:
     sheets = []
     for path in course.sources(week):

@@ -43,7 +43,12 @@ the cell, then run the check below it: its message says what is wrong. {experime
 The package `mbrl_course` that you just installed holds what the course has written so far. What you write
 this week is not in it.
 
-Hand in: {hand_in}.
+Hand in {hand_in}. On Linux and macOS,
+
+    .venv/bin/mbrl-course pack {week}
+
+(on Windows `.venv\\Scripts\\mbrl-course pack {week}`) looks whether anything is missing, and packs them into
+`{week}-hand-in.zip`: hand in that file.
 """
 EXPERIMENTS = """When all checks pass, save the
 notebook and open `experiments.ipynb`: it runs on what you wrote."""
@@ -92,7 +97,7 @@ def student_wheel(week: Week, target: Path, course: Course | None = None) -> Pat
     """Builds the student edition of `week` as a wheel in the folder `target`, offline.
 
     It is the package without the modules that are due in this week or later, and without the experiments of
-    later weeks.
+    later weeks; in it are the week's notebooks as they are released.
 
     Returns:
         The wheel's path; its version is the package's with "+weekNN".
@@ -107,6 +112,10 @@ def student_wheel(week: Week, target: Path, course: Course | None = None) -> Pat
         shutil.copytree(
             course.package_dir, folder / PACKAGE, ignore=shutil.ignore_patterns("__pycache__", ".*", "*.pyc")
         )
+        for path in course.weeks_dir(week).glob("*.ipynb"):  # what `mbrl-course pack` compares with
+            target_path = folder / PACKAGE / "released" / week.id / path.name
+            target_path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target_path)
         for module in _left_out(week):
             folder.joinpath(PACKAGE, *module.split(".")).with_suffix(".py").unlink(missing_ok=True)
         (folder / "pyproject.toml").write_text(_pyproject(project, week), encoding="utf-8")
@@ -157,7 +166,7 @@ def _pyproject(project: dict[str, Any], week: Week) -> str:
         f'include = ["{PACKAGE}*"]',
         "namespaces = false",
         "[tool.setuptools.package-data]",
-        '"*" = ["*.csv", "*.xml", "assets/*", "*.npz", "py.typed"]',
+        '"*" = ["*.csv", "*.xml", "assets/*", "*.npz", "py.typed", "released/*/*.ipynb"]',
     ]
     return "\n".join(lines) + "\n"
 

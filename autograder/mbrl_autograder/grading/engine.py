@@ -247,7 +247,15 @@ def _with_pages(
             folder = assignment.course.folder("feedback", assignment.name, row.student)
             try:
                 comments = recorder.comments(row.student)
-                pages = write_feedback(folder, assignment.name, row, assignment.exercises, found, comments)
+                pages = write_feedback(
+                    folder,
+                    assignment.name,
+                    row,
+                    assignment.exercises,
+                    found,
+                    comments,
+                    assignment.course.hidden_markers,
+                )
                 row = replace(row, pages=tuple(pages))
             except OSError:
                 raise

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbformat import NotebookNode
 
-from mbrl_autograder.judge.notebook import grade_id, hidden_lines, visible_text
+from mbrl_autograder.judge.notebook import HIDDEN_BEGIN, HIDDEN_END, grade_id, hidden_lines, visible_text
 from mbrl_autograder.judge.results import (
     FAILED,
     NOT_RUN,
@@ -51,6 +51,7 @@ def write_feedback(
     exercises: Sequence[Exercise],
     outcomes: Mapping[str, Outcome],
     comments: Mapping[tuple[str, str], str] | None = None,
+    hidden_markers: tuple[str, str] = (HIDDEN_BEGIN, HIDDEN_END),
 ) -> list[Path]:
     """Writes a page for each notebook that was graded: FOLDER/NOTEBOOK.html.
 
@@ -64,6 +65,7 @@ def write_feedback(
         exercises: all of the assignment's.
         outcomes: what came of each notebook, by its name.
         comments: what markers said, by notebook and cell.
+        hidden_markers: what begins and ends the hidden part of a test.
 
     Returns:
         The pages' paths.
@@ -72,7 +74,7 @@ def write_feedback(
     for name, outcome in outcomes.items():
         own = [exercise for exercise in exercises if exercise.notebook == name]
         said = {cell: comment for (notebook, cell), comment in (comments or {}).items() if notebook == name}
-        body = _Page(assignment, name, row, own, outcome, said).body(several=len(outcomes) > 1)
+        body = _Page(assignment, name, row, own, outcome, said, hidden_markers).body(len(outcomes) > 1)
         pages.append(write(folder / f"{name}.html", page(f"{assignment} · {name} · {row.student}", body)))
     if not outcomes and row.status == UNREADABLE and exercises:
         name = exercises[0].notebook
@@ -96,7 +98,7 @@ class _Part:
 
     title: str = ""
     question: str = ""
-    tests: dict[str, NotebookNode] = field(default_factory=dict)
+    tests: dict[str, str] = field(default_factory=dict)  # their code
     cells: list[NotebookNode] = field(default_factory=list)  # the student's
 
 
@@ -109,11 +111,16 @@ class _Page:
         exercises: Sequence[Exercise],
         outcome: Outcome,
         comments: Mapping[str, str],
+        hidden_markers: tuple[str, str],
     ) -> None:
         self.assignment, self.name, self.row = assignment, name, row
         self.exercises, self.outcome, self.comments = exercises, outcome, comments
         self.pictures = shown.Pictures()
         self.parts, self.others = _sorted_out(outcome.notebook, exercises)
+        for part in self.parts.values():
+            for name, code in part.tests.items():
+                for mark, usual in zip(hidden_markers, (HIDDEN_BEGIN, HIDDEN_END), strict=True):
+                    part.tests[name] = code = code.replace(mark, usual)
 
     def body(self, several: bool) -> str:
         parts = [self._summary(several)]
@@ -192,13 +199,13 @@ def _colour(mark: float | None, exercise: Exercise) -> str:
     return "good" if mark >= exercise.max_score - 1e-9 else "bad" if mark <= 0 else "part"
 
 
-def _checks(results: Mapping[str, CellResult | None], tests: Mapping[str, NotebookNode]) -> str:
+def _checks(results: Mapping[str, CellResult | None], tests: Mapping[str, str]) -> str:
     """The list of an exercise's checks."""
     items = []
     for index, (name, result) in enumerate(results.items(), 1):
         result = result or CellResult(0.0, 0.0, NOT_RUN)
         sign, colour, meaning = SIGNS.get(result.status, SIGNS[FAILED])
-        code = str(tests[name].source) if name in tests else ""
+        code = tests.get(name, "")
         topic = _topic(code, result.status == PASSED)
         what = f'<b>Check {index}</b> <span class="{colour}">{meaning}</span>'
         what += f' <span class="soft">· {text(topic)}</span>' if topic else ""
@@ -263,7 +270,7 @@ def _sorted_out(
                 part.cells.append(cell)
                 part.question = question
             else:
-                part.tests[name] = cell
+                part.tests[name] = str(cell.source)
                 part.cells += waiting
                 waiting = []
         elif cell.cell_type == "code" and flags.get("solution"):
