@@ -18,7 +18,7 @@ from mbrl_course.commands import INTERRUPTED, OK, USAGE, CommandError
 
 DESCRIPTION = "A hands-on course on model-based reinforcement learning."
 EPILOG = """\
-for students:      lab, run, sweep, plot, results, tune
+for students:      lab, pack, run, sweep, plot, results, tune
 for instructors:   demo, release, grade
 for authors:       build, check
 
@@ -95,8 +95,14 @@ def make_parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--submissions",
         type=Path,
-        metavar="DIR",
-        help="a folder per student (or DIR/STUDENT.ipynb); by default the course's own submitted/",
+        metavar="PATH",
+        help="a folder with one per student, or a zip as Canvas or Moodle export it; by default the course's "
+        "own submitted/",
+    )
+    verb.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="list what would be graded and what is wrong with each, and grade nothing",
     )
     verb.add_argument(
         "--course",
@@ -183,6 +189,24 @@ def make_parser() -> argparse.ArgumentParser:
     )
 
     experiment_commands.add_verbs(verbs, _add)
+
+    verb = _add(
+        verbs,
+        "pack",
+        commands.pack,
+        "check your notebooks of a week, and pack them to hand in",
+        "mbrl-course pack week03",
+    )
+    verb.add_argument("week", metavar="WEEK", help="such as week03 or 3")
+    verb.add_argument(
+        "--notebook", type=Path, metavar="PATH", help="a notebook, or the folder with the week's notebooks"
+    )
+    verb.add_argument(
+        "--release",
+        type=Path,
+        metavar="PATH",
+        help="the zip or folder that you were given, where this installation has no copy of it",
+    )
 
     verb = _add(verbs, "lab", commands.lab, "open JupyterLab in weeks/", "mbrl-course lab week03")
     verb.add_argument("week", nargs="?", metavar="WEEK", help="open this week's folder")

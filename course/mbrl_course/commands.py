@@ -94,6 +94,10 @@ def grade(options: argparse.Namespace) -> int:
     )
     try:
         course = options.course or grading.find_course()
+        if options.dry_run:
+            found = grading.preview(options.week, options.submissions, course, limits)
+            print(found)
+            return PROBLEM if found.ungradable else OK
         with grading.student_edition(course, options.week) as edition:
             how = grading.Options(
                 limits=limits,
@@ -125,6 +129,32 @@ def demo(options: argparse.Namespace) -> int:
     except demo.DemoError as error:
         raise CommandError(str(error)) from error
     return OK
+
+
+def pack(options: argparse.Namespace) -> int:
+    """Checks a student's notebooks and packs them."""
+    from mbrl_course import packing
+    from mbrl_course.weeks import UnknownWeekError
+
+    try:
+        packed = packing.pack(options.week, options.notebook, options.release)
+    except (packing.PackError, UnknownWeekError) as error:
+        raise CommandError(str(error)) from error
+    for notebook in packed.notebooks:
+        print(f"{notebook.path.name}: {notebook.summary}")
+        _list("put right in the packed copy:", notebook.repaired)
+        _list("look at this before you hand in:", notebook.remarks)
+    for name in packed.absent:
+        print(f"{name}.ipynb: not there, so not packed")
+    print(f"\npacked: {packed.path}\nHand in this file.")
+    return OK
+
+
+def _list(title: str, lines: Sequence[str]) -> None:
+    if lines:
+        print(f"  {title}")
+    for line in lines:
+        print(f"    - {line}")
 
 
 def lab(options: argparse.Namespace) -> int:

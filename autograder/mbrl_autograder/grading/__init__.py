@@ -9,6 +9,7 @@ from .edition import student_edition
 from .engine import grade
 from .judging import Options
 from .model import ClassResult, Executor, GradingError, Job, Limits, Outcome
+from .preview import Preview, preview
 from .report import as_json, format_table
 
 __all__ = [
@@ -19,9 +20,11 @@ __all__ = [
     "Limits",
     "Options",
     "Outcome",
+    "Preview",
     "as_json",
     "find_course",
     "format_table",
     "grade",
+    "preview",
     "student_edition",
 ]

@@ -78,7 +78,7 @@ def grade(
     arrived = collect(submissions or own, assignment.name, list(assignment.templates), options.limits)
     roster: list[str] = []
     if (submissions or own).resolve() == own:
-        arrived, roster = _of_assignment(assignment, arrived)
+        arrived, roster = of_assignment(assignment, arrived)
     with _errors_said(home), ExitStack() as stack:
         folder = stack.enter_context(exclusive(home.root))
         assignment.register()
@@ -131,7 +131,7 @@ def _errors_said(course: Course) -> Iterator[None]:
         ) from error
 
 
-def _of_assignment(
+def of_assignment(
     assignment: Assignment, arrived: Sequence[Submission]
 ) -> tuple[list[Submission], list[str]]:
     """What is there of this assignment in `submitted/`, and the students who handed in only other ones."""
