@@ -120,7 +120,8 @@ def threshold_of(name: str, logs: pd.DataFrame) -> float | None:
     baseline = labelled_groups(logs, layout.by).get(experiment.baseline)
     if baseline is None:
         return None
-    return 0.8 * iqm(final_rows(baseline, layout.x)[layout.y])
+    final = iqm(final_rows(baseline, layout.x)[layout.y])
+    return final - 0.2 * abs(final)
 
 
 def final_table(name: str, logs: pd.DataFrame) -> pd.DataFrame:

@@ -51,6 +51,11 @@ def variant_of(config: V, text: str) -> tuple[str, V]:
         raise ConfigError(f"variants holds {text!r}: {error}") from None
 
 
+def one_field(name: str, *values: str) -> tuple[str, ...]:
+    """A variant for each value of a field, called "FIELD=VALUE"."""
+    return tuple(f"{name}={value}" for value in values)
+
+
 def each_variant(config: V, run: Run) -> Iterator[tuple[str, V]]:
     """The name and configuration of each variant, as units of the run; "as set" where there are none."""
     pairs = [variant_of(config, text) for text in config.variants or ("as set:",)]

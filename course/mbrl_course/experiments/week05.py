@@ -9,7 +9,7 @@ import torch
 
 from mbrl_course.envs import get_task
 from mbrl_course.experiments.runner import Experiment, Run
-from mbrl_course.experiments.variants import Variants, each_variant, ledger, scales, settings_of
+from mbrl_course.experiments.variants import Variants, each_variant, ledger, one_field, scales, settings_of
 
 if TYPE_CHECKING:  # in a class these may be the student's own, so they are imported when needed
     from mbrl_course.ensembles import EnsembleConfig
@@ -118,10 +118,6 @@ def run_trials(config: PETSTrialsConfig, run: Run, **labels: Any) -> None:
     pets_trials(task, ensemble, config.pets(), run.generator, on_trial, past=tuple(trials))
 
 
-def _one_field(name: str, *values: str) -> tuple[str, ...]:
-    return tuple(f"{value}: {name}={value}" for value in values)
-
-
 def _budgets(*budgets: tuple[int, int, int]) -> tuple[str, ...]:
     """Variants "K/H/I" for a population, a horizon and a number of iterations each."""
     return tuple(f"{k}/{h}/{i}: population_size={k} horizon={h} num_iterations={i}" for k, h, i in budgets)
@@ -132,9 +128,9 @@ _COMPARED = {
     "": ("how much a plan may cost: population, horizon, iterations", _BUDGETS),
     "-propagation": (
         "what the particles' states are drawn from",
-        _one_field("propagation", "ts1", "ts_inf", "mean", "single"),
+        one_field("propagation", "ts1", "ts_inf", "mean", "single"),
     ),
-    "-warm-start": ("how the last plan is filled up", _one_field("warm_start", "repeat", "zero", "none")),
+    "-warm-start": ("how the last plan is filled up", one_field("warm_start", "repeat", "zero", "none")),
 }
 _SMOKE: dict[str, Any] = {"num_trials": 1, "hidden_sizes": (16,), "max_epochs": 2, "elite_share": 0.2}
 _SMOKE |= {"population_size": 10, "num_iterations": 1, "horizon": 3}

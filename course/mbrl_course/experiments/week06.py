@@ -12,7 +12,7 @@ from torch import Tensor
 from mbrl_course.envs import Task, get_task
 from mbrl_course.evaluation import Policy, collect, evaluate
 from mbrl_course.experiments.runner import Experiment, Run
-from mbrl_course.experiments.variants import Variants, each_variant, ledger, scales, settings_of
+from mbrl_course.experiments.variants import Variants, each_variant, ledger, one_field, scales, settings_of
 from mbrl_course.experiments.week05 import PETSTrialsConfig, run_pets
 
 if TYPE_CHECKING:  # in a class these may be the student's own, so they are imported when needed
@@ -204,10 +204,6 @@ def _experiment(name: str, title: str, *variants: str, published: str = "") -> E
     )
 
 
-def _each(field: str, *values: str) -> tuple[str, ...]:
-    return (_PPO[0], *(f"{field}={value}" for value in values))
-
-
 _MPC = PETSTrialsConfig(
     task="cartpole",
     num_trials=20,
@@ -237,19 +233,27 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
     _experiment(
         "dyna-ppo-buffer",
         "real transitions that the model is fitted to",
-        *_each("buffer_capacity", "1000", "5000", "10000", "50000"),
+        _PPO[0],
+        *one_field("buffer_capacity", "1000", "5000", "10000", "50000"),
     ),
     _experiment(
         "dyna-ppo-noise",
         "a model that is made worse on purpose",
-        *_each("noise", "0", "0.03", "0.1", "0.3", "1"),
+        _PPO[0],
+        *one_field("noise", "0", "0.03", "0.1", "0.3", "1"),
     ),
     _experiment(
         "dyna-ppo-gate",
         "the epistemic variance up to which the model is trusted",
-        *_each("gate", "0.01", "0.05", "0.1", "0.2", "inf"),
+        _PPO[0],
+        *one_field("gate", "0.01", "0.05", "0.1", "0.2", "inf"),
     ),
-    _experiment("dyna-ppo-ensemble", "members of the ensemble", *_each("ensemble_size", "1", "3", "5", "10")),
+    _experiment(
+        "dyna-ppo-ensemble",
+        "members of the ensemble",
+        _PPO[0],
+        *one_field("ensemble_size", "1", "3", "5", "10"),
+    ),
     Experiment(
         name="dyna-ppo-mpc",
         week=6,

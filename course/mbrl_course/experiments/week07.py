@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mbrl_course.envs import get_task
 from mbrl_course.evaluation import evaluate
 from mbrl_course.experiments.runner import Experiment, Run
-from mbrl_course.experiments.variants import Variants, each_variant, ledger, scales, settings_of
+from mbrl_course.experiments.variants import (
+    Variants,
+    each_variant,
+    ledger,
+    one_field,
+    scales,
+    settings_of,
+    variant_of,
+)
 
 if TYPE_CHECKING:  # in a class this may be the student's own, so it is imported when needed
     from mbrl_course.mbpo import MBPO
@@ -116,14 +124,107 @@ def _experiment(
     solved_at: float | None = None,
 ) -> Experiment[Any]:
     configs = scales(full, laptop, {**laptop, **_SMOKE})
-    return Experiment(name, 7, title, run_mbpo, configs, published, solved_at)
+    baseline, _ = variant_of(full, full.variants[0])
+    return Experiment(name, 7, title, run_mbpo, configs, published, solved_at, baseline)
 
 
-_PENDULUM = MBPORunConfig(
-    total_steps=10_000,
+_SMALL: dict[str, Any] = {
+    "hidden_sizes": (64, 64),
+    "batch_size": 128,
+    "learning_rate": 5e-4,
+    "tau": 0.01,
+    "initial_temperature": 0.1,
+    "start_steps": 250,
+    "num_rollouts": 2000,
+    "model_every": 125,
+    # a fit has to come to its end: after 40 gradient steps instead of hundreds, the pole never stays up
+    "model_epochs": 200,
+    "model_batch_size": 32,
+    "model_hidden_sizes": (64, 64),
+    "ensemble_size": 5,
+    "num_elites": 3,
+}
+"""For tasks with few dimensions: small networks, fast targets, and a model that is fitted to the end."""
+
+_PENDULUM = MBPORunConfig(**_SMALL, total_steps=5000, num_eval_episodes=10, variants=(*_SAC, "MBPO:"))
+_INVERTED = replace(_PENDULUM, task="InvertedPendulum-v5", num_eval_episodes=5)
+_HOPPER = MBPORunConfig(
+    task="Hopper-v5",
+    total_steps=125_000,
+    eval_every=1000,
+    start_steps=5000,
+    updates_per_step=20,
+    rollout_lengths=(1, 15),
+    rollout_steps=(20_000, 100_000),
+    num_rollouts=25_000,
+    model_hidden_sizes=(200,) * 4,
     variants=(*_SAC, "MBPO:"),
-    num_rollouts=400 * 25,
 )
+_CHEETAH = MBPORunConfig(
+    task="cheetah",
+    total_steps=50_000,
+    eval_every=5000,
+    start_steps=5000,
+    updates_per_step=1,
+    model_every=1000,
+    num_rollouts=5000,
+    # the share that one real step has beside one rollout, as in CS285
+    variants=(
+        "SAC: rollout_lengths=0/0",
+        "Dyna: rollout_lengths=1/1 real_ratio=0.5",
+        "MBPO: rollout_lengths=10/10 real_ratio=0.1",
+    ),
+)
+_ABLATIONS = {
+    "real-ratio": ("share of real transitions in a batch", ("0", "0.05", "0.2", "0.5", "1"), "real_ratio"),
+    "penalty": ("price of the members' disagreement", ("0", "0.1", "0.5", "2"), "penalty"),
+    "schedule": ("length of the rollouts", ("1/1", "5/5", "1/5", "15/15"), "rollout_lengths"),
+}
+
 EXPERIMENTS: tuple[Experiment[Any], ...] = (
-    _experiment("mbpo-pendulum", "Pendulum: MBPO against SAC", _PENDULUM, {}),
+    _experiment("mbpo-pendulum", "Pendulum: MBPO against SAC", _PENDULUM, {"total_steps": 3000}),
+    _experiment(
+        "mbpo-inverted-pendulum",
+        "InvertedPendulum-v5: MBPO against SAC, from an untrained model to 1000",
+        _INVERTED,
+        {"total_steps": 2500, "num_eval_episodes": 3},
+        published="MBRL-Lib: not solved after 2500 steps and 8 minutes",
+        solved_at=1000.0,
+    ),
+    _experiment(
+        "mbpo-hopper",
+        "Hopper-v5: MBPO against SAC",
+        _HOPPER,
+        {
+            **_SMALL,
+            "total_steps": 10_000,
+            "start_steps": 1000,
+            "updates_per_step": 5,
+            "rollout_steps": (2000, 10_000),
+        },
+        published="1000 at 40,000 steps, 3000 at 70,000; SAC needs several times more (Janner et al., 2019)",
+    ),
+    *(
+        _experiment(
+            f"mbpo-{name}",
+            f"Pendulum, MBPO: {what}",
+            replace(_PENDULUM, rollout_steps=(500, 2000), variants=(_SAC[1], *one_field(field, *values))),
+            {"total_steps": 2000, "num_eval_episodes": 5},
+        )
+        for name, (what, values, field) in _ABLATIONS.items()
+    ),
+    _experiment(
+        "q6",
+        "Half-cheetah, ten iterations: SAC, Dyna (rollouts of 1) and MBPO (rollouts of 10)",
+        _CHEETAH,
+        {
+            "total_steps": 10_000,
+            "eval_every": 1000,
+            "start_steps": 1000,
+            "hidden_sizes": (128, 128),
+            "model_hidden_sizes": (128, 128),
+            "num_rollouts": 2000,
+        },
+        published="rising in this order; at least 1000 with rollouts of 10 (CS285, homework 4, problem 6)",
+    ),
 )
