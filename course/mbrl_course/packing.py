@@ -82,7 +82,7 @@ def pack(week: str | int, notebook: Path | None = None, release: Path | None = N
         with zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED) as archive:
             for one in checked:
                 text = json.dumps(one.notebook, ensure_ascii=False, indent=1) + "\n"
-                archive.writestr(f"{found.id}/{one.name}.ipynb", text)
+                archive.writestr(f"{found.id}/{one.name}.ipynb", text.encode("utf-8", "replace"))
         os.replace(draft, target)
     except OSError as error:
         raise PackError(f"cannot write {target} ({error.strerror or error})") from error
@@ -100,7 +100,7 @@ def check(name: str, path: Path, notebook: Notebook, original: Notebook) -> Chec
     """
     cells = Cells(notebook, original)
     remarks = cells.remarks()
-    size = len(json.dumps(cells.repaired, ensure_ascii=False).encode())
+    size = len(json.dumps(cells.repaired, ensure_ascii=False).encode("utf-8", "replace"))
     if size > MAX_BYTES:
         remarks.insert(
             0,

@@ -75,6 +75,8 @@ def test_the_edition_lacks_what_is_due(course: Course, tmp_path: Path) -> None:
         metadata = wheel.read("mini-0.1.0+week02.dist-info/METADATA").decode()
         entries = wheel.read("mini-0.1.0+week02.dist-info/entry_points.txt").decode()
         assert not any(name.endswith(".pyc") for name in wheel.namelist())
+        released = wheel.read("mbrl_course/released/week02/build.ipynb").decode()
+    assert released == (course.weeks_dir(find_week(2)) / "build.ipynb").read_text(encoding="utf-8")
     stems = {"__init__", "buffers", "dynamics", "plots", "student", "student_notebook", "weeks"}
     stems |= {"experiments/__init__", "experiments/week01", "experiments/week02"}
     assert modules == {f"mbrl_course/{stem}.py" for stem in stems}

@@ -17,6 +17,8 @@ from .engine import assignment_name, of_assignment
 from .model import Limits, Submission
 from .notebooks import COURSE_KEY, NotANotebookError, read_content
 
+FINE, UNTOUCHED, OTHER, BROKEN, ABSENT = "ok", "untouched", "wrong one", "broken", "missing"
+
 
 @dataclass(frozen=True)
 class Line:
@@ -90,20 +92,18 @@ def _line(assignment: Assignment, submission: Submission, limits: Limits) -> Lin
     states, remarks = [], [submission.reason] if submission.reason else []
     for name, template in assignment.templates.items():
         if name not in submission.files:
-            states.append("-")
-            if submission.files:
-                remarks.append(f"{name}.ipynb did not arrive")
+            states.append(ABSENT)
             continue
         try:
             content = read_content(submission.files[name], limits.notebook_bytes)
         except NotANotebookError as error:
-            states.append("no")
+            states.append(BROKEN)
             remarks.append(f"{name}.ipynb: {error}")
             continue
         state, said = _state(content, template)
         states.append(state)
-        remarks += [f"{name}.ipynb: {what}" for what in said]
-    gradable = any(state not in ("-", "no") for state in states)
+        remarks += [f"{name}.ipynb: {', '.join(said)}"] if said else []
+    gradable = any(state in (FINE, UNTOUCHED) for state in states)
     return Line(submission.student, tuple(states), "; ".join(remarks), gradable)
 
 
@@ -115,14 +115,14 @@ def _state(content: dict[str, Any], template: NotebookNode) -> tuple[str, list[s
     missing = [name for name in wanted if name not in names]
     doubled = sorted({name for name in names if names.count(name) > 1})
     touched = any(text_of(cell).strip() != wanted[grade_id(cell)].strip() for cell in cells)
-    said = [f"{', '.join(doubled)}: more than once"] if doubled else []
+    said = [f"{' and '.join(doubled)} more than once"] if doubled else []
     other = _of_another_week(content, template)
     if other:
         said.insert(0, f"a notebook of {other}")
     if wanted and len(missing) == len(wanted):
-        return "other", [*said, "none of the assignment's cells is in it"]
+        return OTHER, [*said, "none of the assignment's cells is in it"]
     said += [f"without {', '.join(missing)}"] if missing else []
-    return ("ok" if touched or not wanted else "untouched"), said
+    return (FINE if touched or not wanted else UNTOUCHED), said
 
 
 def _of_another_week(content: dict[str, Any], template: NotebookNode) -> str:
