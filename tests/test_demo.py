@@ -138,11 +138,12 @@ def test_the_whole_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     result = demo.run_demo(tmp_path / "demo", max_steps=5)
     rows = {row.student: row for row in result.rows}
     assert set(rows) == set(demo.sample_students()) and len(rows) >= 6
-    best = sum(exercise.max_score for exercise in result.exercises)
+    best = sum(exercise.max_score for exercise in result.exercises)  # bonuses too
     for student in RIGHT:
         assert rows[student].total == best, rows[student]
         assert rows[student].status == GRADED
-    assert "my_plots" in rows["raises-early"].reason
+    shift = next(exercise.max_score for exercise in result.exercises if exercise.id == "shift-plan")
+    assert rows[demo.CHEAT].total == shift, "what it wrote, and nothing for what it patched"
     assert 0 < rows["half-done"].total < best
     assert 0 < rows["typical-mistakes"].total < best
     assert rows["untouched"].total == 0 and rows["not-a-notebook"].status == UNREADABLE

@@ -31,7 +31,7 @@ def configure(config: Any) -> None:
     """Sets the course's options on an nbgrader configuration; `nbgrader_config.py` calls it."""
     config.CourseDirectory.source_directory = "solutions"
     config.CourseDirectory.release_directory = "weeks"
-    config.CourseDirectory.ignore = [".ipynb_checkpoints", "*.pyc", "__pycache__", "*.log"]
+    config.CourseDirectory.ignore = [".ipynb_checkpoints", "*.pyc", "__pycache__", "*.log", "runs"]
     config.ClearSolutions.code_stub = {"python": CODE_STUB}
     config.ClearSolutions.text_stub = TEXT_STUB
     config.GenerateAssignment.preprocessors = [

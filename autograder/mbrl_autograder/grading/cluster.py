@@ -58,7 +58,7 @@ class ClusterGrader:
 
     Args:
         address: of the scheduler, such as "tcp://host:8786".
-        python_path, limits, sandbox, hidden_markers: as for `Judge`.
+        python_path, limits, sandbox, ignore, hidden_markers: as for `Judge`.
 
     Raises:
         GradingError: Dask is not installed, or nobody answers at the address.
@@ -70,10 +70,11 @@ class ClusterGrader:
         python_path: tuple[Path, ...],
         limits: Limits,
         sandbox: bool,
+        ignore: tuple[str, ...],
         hidden_markers: tuple[str, str],
     ) -> None:
         self.address, self._limits, self._sandbox = address, limits, sandbox
-        self._hidden_markers = hidden_markers
+        self._ignore, self._hidden_markers = ignore, hidden_markers
         self._packages = tuple(_files(folder) for folder in python_path)
         self._client: Any = None
         self._settings: dict[Path, Any] = {}
@@ -118,9 +119,7 @@ class ClusterGrader:
             SandboxError: a worker has no sandbox.
         """
         setting = self._setting(source)
-        future = self._client.submit(
-            judge_on_worker, setting, content, dict(files or {}), pure=False, retries=1
-        )
+        future = self._client.submit(judge_on_worker, setting, content, dict(files or {}), pure=False)
         answer: dict[str, Any] = future.result()
         if "sandbox" in answer:
             raise SandboxError(answer["sandbox"])
@@ -130,19 +129,12 @@ class ClusterGrader:
         """The setting of one source notebook, sent to the workers once."""
         with self._lock:
             if source not in self._settings:
-                beside = files_beside(source, self._limits.extra_file_bytes) | {
-                    source.name: source.read_bytes()
-                }
-                parts = (
-                    source.name,
-                    beside,
-                    self._packages,
-                    self._limits,
-                    self._sandbox,
-                    self._hidden_markers,
-                )
-                digest = hashlib.sha256(repr(parts).encode()).hexdigest()
-                self._settings[source] = self._client.scatter(Setting(digest, *parts), broadcast=True)
+                beside = files_beside(source, self._limits.extra_file_bytes, self._ignore)
+                beside[source.name] = source.read_bytes()
+                how = (self._limits, self._sandbox, self._hidden_markers)
+                digest = hashlib.sha256(repr((source.name, beside, self._packages, how)).encode())
+                setting = Setting(digest.hexdigest(), source.name, beside, self._packages, *how)
+                self._settings[source] = self._client.scatter(setting, broadcast=True)
             return self._settings[source]
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import cache
 from pathlib import Path
@@ -43,6 +43,7 @@ class JudgeExecutor:
         judge: enters a judge; it is entered when the first notebook needs it.
         journal: where finished results are kept, and found again after a run that was killed.
         setting: what results depend on besides the notebooks: limits, packages.
+        ignore: patterns of names of files beside a source that are not the assignment's.
         fresh: whether everything is graded again, also what the journal has.
     """
 
@@ -51,9 +52,10 @@ class JudgeExecutor:
         judge: AbstractContextManager[Grader],
         journal: Journal | None = None,
         setting: Iterable[bytes] = (),
+        ignore: Sequence[str] = (),
         fresh: bool = False,
     ) -> None:
-        self.journal, self._fresh = journal, fresh
+        self.journal, self._fresh, self._ignore = journal, fresh, tuple(ignore)
         self._judge, self._entered = judge, ExitStack()
         self._grader: Grader | None = None
         self._lock = threading.Lock()
@@ -80,7 +82,7 @@ class JudgeExecutor:
 
     def _result(self, job: Job) -> tuple[SubmissionResult, bool]:
         parts = [job.source.read_bytes(), json.dumps(job.content, sort_keys=True).encode(), *self._setting]
-        for files in (files_beside(job.source, Limits.extra_file_bytes), job.files):
+        for files in (files_beside(job.source, Limits.extra_file_bytes, self._ignore), job.files):
             parts += [part for name, data in sorted(files.items()) for part in (name.encode(), data)]
         key = result_key(parts)
         found = self.journal.find(key) if self.journal is not None and not self._fresh else None

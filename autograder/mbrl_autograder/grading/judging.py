@@ -56,7 +56,8 @@ def judging(assignment: Assignment, options: Options, folder: Path) -> Iterator[
         raise GradingError(str(error)) from error
     markers = assignment.course.hidden_markers
     setting = [repr((options.limits, options.sandbox, markers)).encode(), folder_version(options.python_path)]
-    executor = JudgeExecutor(_judge(options, markers), journal, setting, options.fresh)
+    ignore = tuple(assignment.course.directory.ignore)
+    executor = JudgeExecutor(_judge(options, markers, ignore), journal, setting, ignore, options.fresh)
     try:
         yield executor
     finally:
@@ -65,16 +66,19 @@ def judging(assignment: Assignment, options: Options, folder: Path) -> Iterator[
             journal.close()
 
 
-def _judge(options: Options, markers: tuple[str, str]) -> AbstractContextManager[Grader]:
+def _judge(
+    options: Options, markers: tuple[str, str], ignore: tuple[str, ...]
+) -> AbstractContextManager[Grader]:
     if options.scheduler:
         return ClusterGrader(
-            options.scheduler, options.python_path, options.limits, options.sandbox, hidden_markers=markers
+            options.scheduler, options.python_path, options.limits, options.sandbox, ignore, markers
         )
     judge = Judge(
         python_path=options.python_path,
         limits=options.limits,
         workers=options.workers,
         sandbox=options.sandbox,
+        ignore=ignore,
         hidden_markers=markers,
     )
     return judge

@@ -58,6 +58,7 @@ class Judge:
         workers: processes that grade at the same time.
         sandbox: False runs the student's code without bubblewrap: for a class that is trusted.
         preload: further modules to import once, before the first submission.
+        ignore: patterns of names of files that lie beside a source but do not belong to it.
         hidden_markers: what begins and ends the hidden part of a test, where a course has its own.
 
     Raises:
@@ -72,13 +73,14 @@ class Judge:
         workers: int = 1,
         sandbox: bool = True,
         preload: Sequence[str] = (),
+        ignore: Sequence[str] = (),
         hidden_markers: tuple[str, str] = (HIDDEN_BEGIN, HIDDEN_END),
     ) -> None:
         self.limits = limits or JudgeLimits()
         self._python_path = [Path(path) for path in python_path]
         self._sandbox, self._count = sandbox, max(1, workers)
         self._preload = [*PRELOAD, *preload]
-        self._hidden_markers = hidden_markers
+        self._ignore, self._hidden_markers = tuple(ignore), hidden_markers
         self._closed = False
         self._idle: queue.Queue[WorkerProcess] = queue.Queue()
         self._all: list[WorkerProcess] = []
@@ -158,7 +160,8 @@ class Judge:
         started = time.monotonic()
         plan = self.plan(source)
         try:
-            beside = files_beside(Path(source), self.limits.extra_file_bytes) | dict(files or {})
+            beside = files_beside(Path(source), self.limits.extra_file_bytes, self._ignore)
+            beside |= dict(files or {})
             job, notes, behind = make_job(plan, content, source, beside, self.limits, seconds)
         except (RecursionError, MemoryError):
             return SubmissionResult(UNREADABLE, "the notebook's code is nested too deeply", _no_cells(plan))

@@ -7,7 +7,9 @@ import json
 import os
 import re
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -141,16 +143,23 @@ def visible_text(text: str) -> str:
     return "\n".join("" if n in hidden else line for n, line in enumerate(text.split("\n"), 1))
 
 
-def files_beside(path: Path, limit: int) -> dict[str, bytes]:
-    """The small plain files in a notebook's folder, by their path in it; what is too much is left out."""
+def files_beside(path: Path, limit: int, ignore: Sequence[str] = ()) -> dict[str, bytes]:
+    """The small plain files in a notebook's folder, by their path in it; what is too much is left out.
+
+    `ignore` are patterns of names, as nbgrader's option `CourseDirectory.ignore` has them.
+    """
+
+    def wanted(name: str) -> bool:
+        return not name.startswith(".") and not any(fnmatch(name, pattern) for pattern in ignore)
+
     found: dict[str, bytes] = {}
     room = limit
     for folder, folders, names in os.walk(path.parent, followlinks=False):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))[:50]
+        folders[:] = sorted(filter(wanted, folders))[:50]
         for name in sorted(names)[:200]:
             file = Path(folder, name)
             relative = file.relative_to(path.parent).as_posix()
-            plain = re.fullmatch(r"[\w .,+=@()/-]{1,150}", relative) and not name.startswith(".")
+            plain = re.fullmatch(r"[\w .,+=@()/-]{1,150}", relative) and wanted(name)
             if not plain or file.suffix in (".ipynb", ".zip", ".db") or len(found) >= 200:
                 continue
             try:
