@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from mbrl_course.envs import get_task
 from mbrl_course.experiments import get_config
-from mbrl_course.experiments.runner import machine
+from mbrl_course.experiments.files import machine
 from mbrl_course.experiments.week02 import MPCConfig, make_model, make_planner
 
 TINY: dict[str, Any] = {"hidden_sizes": (8, 8), "num_sequences": 20, "horizon": 2, "num_elites": 5}

@@ -100,7 +100,13 @@ def to_plain(config: Any) -> dict[str, Any]:
     }
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """The fields in which two configurations (from `to_plain`) differ: "horizon 10, now 15; ..."."""
+def differences(old: Mapping[str, Any], config: Any) -> str:
+    """Where a configuration differs from an older one's `to_plain`: "horizon 10, now 15; ...".
+
+    A field that is newer than the old one counts there as its default: that is what was done before.
+    """
+    new = to_plain(config)
+    defaults = {f.name: f.default for f in dataclasses.fields(config) if f.name not in old}
+    old = {**{name: list(v) if isinstance(v, tuple) else v for name, v in defaults.items()}, **old}
     names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
     return "; ".join(f"{name} {old.get(name)}, now {new.get(name)}" for name in names)

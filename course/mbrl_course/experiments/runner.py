@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,12 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import numpy as np
 import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
 from mbrl_course.experiments.config import ConfigError, differences, to_plain
+from mbrl_course.experiments.files import append_csv, machine, read_csv, read_header, write_csv
 
 SCALES = ("smoke", "laptop", "full")
 """A few seconds, a few minutes, and the published setting."""
@@ -115,7 +114,7 @@ class Run:
         row = {name: value.item() if hasattr(value, "item") else value for name, value in row.items()}
         self.rows.append(row)
         if self._folder is not None:
-            _append(self._file("partial.csv"), [{"seed": self.seed, **row}], first=len(self.rows) == 1)
+            append_csv(self._file("partial.csv"), [{"seed": self.seed, **row}], first=len(self.rows) == 1)
             self._tensorboard(row)
 
     def units(self, items: Iterable[T], name: str = "") -> Iterator[T]:
@@ -179,7 +178,7 @@ class Run:
             if leftover.is_dir():
                 shutil.rmtree(leftover)
             leftover.unlink(missing_ok=True)
-        _append(self._file("partial.csv"), [{"seed": self.seed, **row} for row in self.rows], first=True)
+        append_csv(self._file("partial.csv"), [{"seed": self.seed, **row} for row in self.rows], first=True)
         for row in self.rows:
             self._tensorboard(row)
 
@@ -265,10 +264,10 @@ def _run_seed(
         for old in (path, notes, run._file("checkpoint")):
             old.unlink(missing_ok=True)
     if path.is_file():
-        _refuse_stale(path, json.loads(read_header(path)["config"]), plain)
+        _refuse_stale(path, json.loads(read_header(path)["config"]), config)
         return read_csv(path)
     if notes.is_file():
-        _refuse_stale(notes, json.loads(notes.read_text()), plain)
+        _refuse_stale(notes, json.loads(notes.read_text()), config)
     folder.mkdir(parents=True, exist_ok=True)
     notes.write_text(json.dumps(plain))
     run._load()
@@ -306,58 +305,8 @@ def command_line(name: str, scale: str, seeds: str, overrides: Mapping[str, Any]
     return f"mbrl-course run {name} --scale {scale} --seeds {seeds}{sets}"
 
 
-def machine() -> dict[str, str]:
-    """What the results were made on: processor, threads and versions, for the comment lines of a file."""
-    processor = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        processor = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        pass  # not Linux, or a processor that does not say its name
-    return {
-        "machine": f"{processor}, {os.cpu_count()} cores, {platform.system()}",
-        "threads": str(torch.get_num_threads()),
-        "versions": f"python {platform.python_version()}, torch {torch.__version__}, numpy {np.__version__}",
-    }
-
-
-def write_csv(path: Path, frame: pd.DataFrame, header: Mapping[str, str]) -> None:
-    """Writes a table below comment lines; the file appears only when it is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8", newline="\n") as file:
-        for key, value in header.items():
-            file.write(f"# {key}: {value}\n")
-        frame.to_csv(file, index=False, float_format="%.6g", lineterminator="\n")
-    os.replace(partial, path)
-
-
-def read_csv(path: Path) -> pd.DataFrame:
-    """The table of a file that `write_csv` wrote."""
-    return pd.read_csv(path, comment="#")
-
-
-def read_header(path: Path) -> dict[str, str]:
-    """The comment lines of a file that `write_csv` wrote."""
-    header = {}
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            if not line.startswith("# "):
-                break
-            key, _, value = line[2:].rstrip("\n").partition(": ")
-            header[key] = value
-    return header
-
-
-def _append(path: Path, rows: list[dict[str, Any]], first: bool) -> None:
-    if rows:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        frame = pd.DataFrame(rows)
-        frame.to_csv(path, mode="a", header=first, index=False, float_format="%.6g", lineterminator="\n")
-
-
-def _refuse_stale(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    if changes := differences(old, new):
+def _refuse_stale(path: Path, old: Mapping[str, Any], config: Any) -> None:
+    if changes := differences(old, config):
         raise StaleResultsError(
             f"{path} was made with another configuration ({changes}): "
             "remove that file, start afresh (fresh=True), or choose another folder (out)"

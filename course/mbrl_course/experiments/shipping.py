@@ -11,16 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mbrl_course.experiments.config import differences, to_plain
-from mbrl_course.experiments.runner import (
-    SCALES,
-    StaleResultsError,
-    command_line,
-    read_csv,
-    read_header,
-    run_folder,
-    write_csv,
-)
+from mbrl_course.experiments.config import differences
+from mbrl_course.experiments.files import read_csv, read_header, write_csv
+from mbrl_course.experiments.runner import SCALES, StaleResultsError, command_line, run_folder
 
 RESULTS = resources.files("mbrl_course") / "results"
 """The folder of the shipped tables, NAME-SCALE.csv."""
@@ -35,7 +28,7 @@ def ship_results(name: str, scale: str, config: Any, out: str | Path, results: P
         raise FileNotFoundError(f"no finished seed in {folder}: run `mbrl-course run {name} --scale {scale}`")
     headers = [read_header(path) for path in paths]
     for path, header in zip(paths, headers, strict=True):
-        if changes := differences(json.loads(header["config"]), to_plain(config)):
+        if changes := differences(json.loads(header["config"]), config):
             raise StaleResultsError(f"{path} was made with another configuration ({changes})")
     table = pd.concat([read_csv(path) for path in paths]).sort_values("seed", kind="stable")
     minutes = np.array([float(header["minutes"]) for header in headers])

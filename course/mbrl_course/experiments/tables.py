@@ -25,7 +25,7 @@ from mbrl_course.experiments import (
     load_header,
     load_results,
 )
-from mbrl_course.experiments.runner import read_csv
+from mbrl_course.experiments.files import read_csv
 
 AXES = ("trial", "env_steps", "budget", "step", "iteration")
 SCORES = ("eval_return", "return", "value")

@@ -14,6 +14,7 @@ from torch import Tensor
 from mbrl_course.envs import Task, get_task
 from mbrl_course.evaluation import Policy, collect, collect_random, random_policy
 from mbrl_course.experiments.runner import Experiment, Run
+from mbrl_course.experiments.variants import scales
 
 if TYPE_CHECKING:  # in a class these may be the student's own, so they are imported when needed
     from mbrl_course.buffers import Batch
@@ -279,17 +280,15 @@ def run_model_shift(config: ModelShiftConfig, run: Run) -> None:
                 run.log(**labels, metric="E_k", step=k, value=float(error))
 
 
+_TINY = {"num_steps": 1500, "num_test_steps": 500, "num_sequences": 50, "ensemble_size": 1}
+
 EXPERIMENTS: tuple[Experiment[Any], ...] = (
     Experiment(
         name="q1",
         week=1,
         title="Half-cheetah: models of different size and training on 20,000 random steps",
         function=run_model_fits,
-        configs={
-            "smoke": ModelFitConfig(num_steps=1500, num_test_steps=500, num_sequences=50, ensemble_size=1),
-            "laptop": ModelFitConfig(ensemble_size=1),
-            "full": ModelFitConfig(),
-        },
+        configs=scales(ModelFitConfig(), {"ensemble_size": 1}, _TINY),
         published="500x(2x250) best; its loss below 0.2 by step 500 (CS285, homework 4, problem 1)",
     ),
     Experiment(
@@ -297,12 +296,6 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
         week=1,
         title="Half-cheetah: a model's error on states unlike its training data",
         function=run_model_shift,
-        configs={
-            "smoke": ModelShiftConfig(
-                num_steps=1500, num_test_steps=500, num_sequences=50, ensemble_size=1, model="200x(2x64)"
-            ),
-            "laptop": ModelShiftConfig(ensemble_size=1),
-            "full": ModelShiftConfig(),
-        },
+        configs=scales(ModelShiftConfig(), {"ensemble_size": 1}, {**_TINY, "model": "200x(2x64)"}),
     ),
 )

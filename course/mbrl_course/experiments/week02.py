@@ -11,6 +11,7 @@ from torch import Tensor
 from mbrl_course.envs import Task, get_task, never_terminates
 from mbrl_course.evaluation import collect, collect_random, evaluate, random_policy
 from mbrl_course.experiments.runner import Experiment, Run
+from mbrl_course.experiments.variants import scales
 
 if TYPE_CHECKING:  # in a class these may be the student's own, so they are imported when needed
     from mbrl_course.buffers import Batch
@@ -271,7 +272,6 @@ def run_growing_data(config: GrowingDataConfig, run: Run) -> None:
 CHEETAH = {"task": "cheetah", "horizon": 15, "steps_per_iteration": 5000, "gradient_steps": 1500}
 """What CS285's experiments on the half-cheetah share."""
 
-_Q2 = MPCConfig()
 _OBSTACLES = MPCConfig(num_iterations=12)
 _REACHER = MPCConfig(task="reacher7", num_iterations=15, steps_per_iteration=5000, gradient_steps=1000)
 _CHEETAH = MPCConfig(**CHEETAH, num_iterations=20)  # type: ignore[arg-type]
@@ -282,6 +282,15 @@ _TINY: dict[str, Any] = {
     "horizon": 5,
     "ensemble_size": 2,
     "gradient_steps": 100,
+    "initial_steps": 1000,
+    "steps_per_iteration": 200,
+}
+_TWICE = {**_TINY, "num_iterations": 2}
+_LAPTOP = {
+    "steps_per_iteration": 1000,
+    "gradient_steps": 500,
+    "num_sequences": 300,
+    "hidden_sizes": (128, 128),
 }
 
 EXPERIMENTS: tuple[Experiment[Any], ...] = (
@@ -290,11 +299,7 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
         week=2,
         title="Obstacles: one iteration of model-predictive control after 5000 random steps",
         function=run_mpc_rows,
-        configs={
-            "smoke": MPCConfig(**_TINY, initial_steps=1000, steps_per_iteration=200),
-            "laptop": MPCConfig(num_sequences=300),
-            "full": _Q2,
-        },
+        configs=scales(MPCConfig(), {"num_sequences": 300}, _TINY),
         published="random policy about -160, MPC -70 to -50 (CS285, homework 4, problem 2)",
     ),
     Experiment(
@@ -302,22 +307,16 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
         week=2,
         title="Obstacles: what happens when plans may end early and every step costs",
         function=run_early_end,
-        configs={
-            "smoke": MPCConfig(**_TINY, initial_steps=1000, steps_per_iteration=200),
-            "laptop": MPCConfig(num_sequences=300),
-            "full": _Q2,
-        },
+        configs=scales(MPCConfig(), {"num_sequences": 300}, _TINY),
     ),
     Experiment(
         name="q3-obstacles",
         week=2,
         title="Obstacles: twelve iterations of fitting, planning and collecting",
         function=run_mpc_rows,
-        configs={
-            "smoke": MPCConfig(**_TINY, num_iterations=2, initial_steps=1000, steps_per_iteration=200),
-            "laptop": MPCConfig(num_iterations=6, num_sequences=200, steps_per_iteration=500),
-            "full": _OBSTACLES,
-        },
+        configs=scales(
+            _OBSTACLES, {"num_iterations": 6, "num_sequences": 200, "steps_per_iteration": 500}, _TWICE
+        ),
         published="-25 to -20 after 12 iterations (CS285, homework 4, problem 3)",
     ),
     Experiment(
@@ -325,20 +324,7 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
         week=2,
         title="Seven-joint reacher: fifteen iterations of fitting, planning and collecting",
         function=run_mpc_rows,
-        configs={
-            "smoke": MPCConfig(
-                **_TINY, task="reacher7", num_iterations=2, initial_steps=400, steps_per_iteration=200
-            ),
-            "laptop": MPCConfig(
-                task="reacher7",
-                num_iterations=4,
-                steps_per_iteration=1000,
-                gradient_steps=500,
-                num_sequences=300,
-                hidden_sizes=(128, 128),
-            ),
-            "full": _REACHER,
-        },
+        configs=scales(_REACHER, {**_LAPTOP, "num_iterations": 4}, {**_TWICE, "initial_steps": 400}),
         published="-300 to -250 on CS285's arm, which is another one than ours (homework 4, problem 3)",
     ),
     Experiment(
@@ -346,21 +332,7 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
         week=2,
         title="Half-cheetah: twenty iterations of fitting, planning and collecting",
         function=run_mpc_rows,
-        configs={
-            "smoke": MPCConfig(
-                **_TINY, task="cheetah", num_iterations=2, initial_steps=1000, steps_per_iteration=500
-            ),
-            "laptop": MPCConfig(
-                task="cheetah",
-                horizon=15,
-                num_iterations=5,
-                steps_per_iteration=1000,
-                gradient_steps=500,
-                num_sequences=300,
-                hidden_sizes=(128, 128),
-            ),
-            "full": _CHEETAH,
-        },
+        configs=scales(_CHEETAH, {**_LAPTOP, "num_iterations": 5}, {**_TWICE, "steps_per_iteration": 500}),
         published="250 to 350 after 20 iterations (CS285, homework 4, problem 3)",
     ),
     Experiment(
@@ -368,12 +340,16 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
         week=2,
         title="CartPole-v1: model-based control against the random policy as data grow",
         function=run_growing_data,
-        configs={
-            "smoke": GrowingDataConfig(
-                data_sizes=(50, 200), gradient_steps=100, num_eval_episodes=1, num_sequences=50, horizon=8
-            ),
-            "laptop": GrowingDataConfig(),
-            "full": GrowingDataConfig(data_sizes=(25, 50, 100, 200, 400, 800, 1600), num_eval_episodes=10),
-        },
+        configs=scales(
+            GrowingDataConfig(data_sizes=(25, 50, 100, 200, 400, 800, 1600), num_eval_episodes=10),
+            {"data_sizes": (25, 50, 100, 200, 400, 800), "num_eval_episodes": 3},
+            {
+                "data_sizes": (50, 200),
+                "gradient_steps": 100,
+                "num_eval_episodes": 1,
+                "num_sequences": 50,
+                "horizon": 8,
+            },
+        ),
     ),
 )

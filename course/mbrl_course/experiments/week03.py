@@ -12,6 +12,7 @@ from torch import Tensor
 from mbrl_course.envs import Task, get_task
 from mbrl_course.evaluation import evaluate
 from mbrl_course.experiments.runner import Experiment, Run
+from mbrl_course.experiments.variants import scales
 from mbrl_course.experiments.week02 import CHEETAH, MPCConfig, run_mpc
 
 if TYPE_CHECKING:  # in a class these may be the student's own, so they are imported when needed
@@ -241,8 +242,10 @@ def run_searches(config: SearchesConfig, run: Run) -> None:
         run_mpc(replace(config, search=search, cem_iterations=iterations), run, search=text)
 
 
+_PENDULUM = PlannersConfig(budgets=(20, 50, 250, 1000), num_episodes=5)
+_SWINGUP = PlannersConfig(task="cartpole-swingup", budgets=(50, 250, 1000, 2500), horizon=30, num_episodes=5)
 _Q5 = SearchesConfig(**CHEETAH, num_iterations=5)  # type: ignore[arg-type]
-_SWINGUP = PlannersConfig(task="cartpole-swingup", budgets=(50, 250, 1000), horizon=30)
+_TINY = {"budgets": (50,), "horizon": 10, "num_episodes": 1}
 
 EXPERIMENTS: tuple[Experiment[Any], ...] = (
     Experiment(
@@ -250,65 +253,53 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
         week=3,
         title="Pendulum, true dynamics: four planners at equal numbers of model calls",
         function=run_planners,
-        configs={
-            "smoke": PlannersConfig(budgets=(50,), horizon=10),
-            "laptop": PlannersConfig(),
-            "full": PlannersConfig(budgets=(20, 50, 250, 1000), num_episodes=5),
-        },
+        configs=scales(_PENDULUM, {"budgets": (20, 50, 250), "num_episodes": 1}, _TINY),
     ),
     Experiment(
         name="planners-swingup",
         week=3,
         title="Cart-pole swing-up, true dynamics: four planners at equal numbers of model calls",
         function=run_planners,
-        configs={
-            "smoke": replace(_SWINGUP, budgets=(50,), horizon=10),
-            "laptop": _SWINGUP,
-            "full": replace(_SWINGUP, budgets=(50, 250, 1000, 2500), num_episodes=5),
-        },
+        configs=scales(_SWINGUP, {"budgets": (50, 250, 1000), "num_episodes": 1}, _TINY),
     ),
     Experiment(
         name="warm-start",
         week=3,
         title="Cart-pole swing-up, true dynamics: how CEM's shifted plan is filled up",
         function=run_warm_start,
-        configs={
-            "smoke": WarmStartConfig(population_size=20, num_iterations=1, horizon=10),
-            "laptop": WarmStartConfig(),
-            "full": WarmStartConfig(num_episodes=5),
-        },
+        configs=scales(
+            WarmStartConfig(num_episodes=5),
+            {"num_episodes": 1},
+            {"population_size": 20, "num_iterations": 1, "horizon": 10, "num_episodes": 1},
+        ),
     ),
     Experiment(
         name="q5",
         week=3,
         title="Half-cheetah, five iterations: random shooting against CEM with 2 and 4 iterations",
         function=run_searches,
-        configs={
-            "smoke": SearchesConfig(
-                task="cheetah",
-                num_iterations=1,
-                initial_steps=500,
-                steps_per_iteration=500,
-                gradient_steps=50,
-                ensemble_size=1,
-                hidden_sizes=(32,),
-                num_sequences=20,
-                num_elites=5,
-                horizon=5,
-                searches=("random shooting", "CEM 2"),
-            ),
-            "laptop": SearchesConfig(
-                task="cheetah",
-                horizon=15,
-                num_iterations=5,
-                steps_per_iteration=500,
-                gradient_steps=500,
-                num_sequences=200,
-                num_elites=20,
-                hidden_sizes=(128, 128),
-            ),
-            "full": _Q5,
-        },
+        configs=scales(
+            _Q5,
+            {
+                "steps_per_iteration": 500,
+                "gradient_steps": 500,
+                "num_sequences": 200,
+                "num_elites": 20,
+                "hidden_sizes": (128, 128),
+            },
+            {
+                "num_iterations": 1,
+                "initial_steps": 500,
+                "steps_per_iteration": 500,
+                "gradient_steps": 50,
+                "ensemble_size": 1,
+                "hidden_sizes": (32,),
+                "num_sequences": 20,
+                "num_elites": 5,
+                "horizon": 5,
+                "searches": ("random shooting", "CEM 2"),
+            },
+        ),
         published="CEM at least 800 after 5 iterations (CS285, homework 4, problem 5)",
     ),
 )
