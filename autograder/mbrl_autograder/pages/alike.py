@@ -35,7 +35,7 @@ class Pair:
         students: their names.
         share: the part of the shorter one's own code that both have, between 0 and 1.
         pieces: how many pieces of code both have, and few others.
-        cells: the ids of the cells in which they are.
+        cells: the ids of the cells in which most of them are.
     """
 
     students: tuple[str, str]
@@ -79,7 +79,8 @@ def alike(
         heavy = sum(weight[piece] for piece in common)
         share = heavy / min(whole[student] for student in pair)
         if len(common) >= MIN_PIECES and share >= MIN_SHARE:
-            names = tuple(sorted({cell for cell, _ in common}))
+            where = Counter(cell for cell, _ in common)
+            names = tuple(sorted(cell for cell, number in where.items() if number >= MIN_PIECES / 4))
             found.append((heavy, Pair(pair, share, len(common), names)))
     return [pair for _, pair in sorted(found, key=lambda item: (-item[0], item[1].students))]
 

@@ -72,24 +72,25 @@ def histogram(totals: Sequence[float], most: float) -> str:
     counts = [0] * math.ceil(most / step)
     for total in totals:
         counts[min(max(int(total / step), 0), len(counts) - 1)] += 1
-    left, low, wide = 20, 140, 600 / len(counts)
-    parts = [f'<line x1="{left}" y1="{low}" x2="{left + 600}" y2="{low}" stroke="#8a93a3"/>']
+    left, low, width = 14, 140, 432  # the picture's units; small, so that its text is large
+    wide = width / len(counts)
+    parts = [f'<line x1="{left}" y1="{low}" x2="{left + width}" y2="{low}" stroke="#8a93a3"/>']
     for index in range(len(counts) + 1):
         x = left + index * wide
-        parts.append(f'<text x="{x:.1f}" y="{low + 16}" text-anchor="middle">{number(step * index)}</text>')
+        parts.append(f'<text x="{x:.1f}" y="{low + 17}" text-anchor="middle">{number(step * index)}</text>')
         amount = counts[index] if index < len(counts) else 0
         if amount:
             tall = 120 * amount / max(counts)
             parts.append(
-                f'<rect x="{x + 3:.1f}" y="{low - tall:.1f}" width="{wide - 6:.1f}" height="{tall:.1f}" '
+                f'<rect x="{x + 2:.1f}" y="{low - tall:.1f}" width="{wide - 4:.1f}" height="{tall:.1f}" '
                 f'rx="2" fill="#4a86c5"/><text x="{x + wide / 2:.1f}" y="{low - tall - 5:.1f}" '
                 f'text-anchor="middle">{amount}</text>'
             )
-    parts.append(f'<text x="{left + 300}" y="{low + 34}" text-anchor="middle">points</text>')
+    parts.append(f'<text x="{left + width / 2}" y="{low + 36}" text-anchor="middle">points</text>')
     label = f"{count(len(totals), 'student')} by points, in steps of {number(step)}"
     return (
-        f'<svg role="img" aria-label="{text(label)}" viewBox="0 0 640 180" '
-        f'style="width: 100%; max-width: 40rem; height: auto">{"".join(parts)}</svg>'
+        f'<svg role="img" aria-label="{text(label)}" viewBox="0 0 460 182" '
+        f'style="width: 100%; max-width: 34rem; height: auto">{"".join(parts)}</svg>'
     )
 
 
