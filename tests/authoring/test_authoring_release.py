@@ -15,6 +15,7 @@ from mbrl_autograder.authoring.execute import execute_notebook
 from mbrl_autograder.authoring.lint import load
 from mbrl_autograder.authoring.notebook import assemble, to_text
 from mbrl_autograder.authoring.release import student_wheel
+from mbrl_autograder.grading import student_edition
 from mbrl_course.weeks import Week, find_week, modules_before, modules_due
 
 
@@ -82,6 +83,14 @@ def test_the_edition_lacks_what_is_due(course: Course, tmp_path: Path) -> None:
     assert modules == {f"mbrl_course/{stem}.py" for stem in stems}
     assert "Requires-Dist: numpy>=2" in metadata and "nbgrader" not in metadata
     assert "mbrl_course.cli:main" in entries and "autograder" not in entries
+
+
+def test_a_week_in_another_folder_is_graded_with_this_checkouts_edition(tmp_path: Path) -> None:
+    with student_edition(tmp_path, "week02") as (folder,):
+        assert (folder / "mbrl_course" / "buffers.py").is_file()
+        assert not (folder / "mbrl_course" / "mpc.py").exists()
+    with student_edition(tmp_path, "sums") as folders:
+        assert folders == ()
 
 
 def test_a_stale_week_is_not_released(course: Course) -> None:

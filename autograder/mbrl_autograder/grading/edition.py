@@ -17,14 +17,15 @@ from mbrl_course.weeks import UnknownWeekError, find_week
 def student_edition(root: Path, assignment: str) -> Iterator[tuple[Path, ...]]:
     """Folders to put before the installed packages while `assignment` of the course in `root` is graded.
 
-    None, where `root` is no checkout of this course or the assignment none of its weeks.
+    It is made from the checkout in `root`, or else from the one that this program is of: in a sandbox, a
+    submission sees no package that is installed from elsewhere. None, where the assignment is no week of
+    this course, or there is no checkout.
     """
     course = Course(root)
     try:
         week = find_week(assignment)
-    except UnknownWeekError:
-        week = None
-    if week is None or not course.package_dir.is_dir():
+        course = course if course.package_dir.is_dir() else Course.here()
+    except (UnknownWeekError, FileNotFoundError):
         yield ()
         return
     with tempfile.TemporaryDirectory(prefix="mbrl-course-") as folder:
