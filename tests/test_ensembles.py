@@ -15,9 +15,12 @@ from mbrl_course.ensembles import (
     bootstrap_rows,
     bound_log_var,
     choose_elites,
+    ensemble_layer,
+    ensemble_loss,
     gaussian_nll,
     split_variance,
 )
+from mbrl_course.networks import EnsembleMLP
 
 
 def generator(seed=0):
@@ -54,6 +57,34 @@ def test_bounds_are_soft_and_keep_a_gradient():
     bounded.sum().backward()
     near = (x.detach().abs() < 15).squeeze()
     assert x.grad is not None and bool((x.grad[near] > 0).all())
+
+
+def test_a_layer_of_the_ensemble_is_that_of_each_member_by_itself():
+    g = generator()
+    weight, bias = torch.randn(3, 4, 2, generator=g), torch.randn(3, 1, 2, generator=g)
+    own, shared = torch.randn(3, 5, 4, generator=g), torch.randn(5, 4, generator=g)
+    for member in range(3):
+        linear = torch.nn.functional.linear
+        alone = [linear(x, weight[member].T, bias[member, 0]) for x in (own[member], shared)]
+        torch.testing.assert_close(ensemble_layer(own, weight, bias)[member], alone[0])
+        torch.testing.assert_close(ensemble_layer(shared, weight, bias)[member], alone[1])
+
+
+def test_an_ensemble_computes_with_its_own_layer():
+    model = GaussianEnsemble(2, 1, small(), generator=generator())
+    x = torch.randn(3, 5, 3, generator=generator(1))
+    torch.testing.assert_close(
+        model.network(x), EnsembleMLP(3, 3, 4, (16,), generator=generator())(x), rtol=0, atol=0
+    )
+    model.network.layer = lambda x, weight, bias: torch.zeros(len(weight), x.shape[1], weight.shape[2])
+    assert not bool(model.network(x).any())
+
+
+def test_the_loss_sums_over_members_and_pulls_the_bounds_together():
+    nll = torch.tensor([[[1.0, 3.0]], [[-4.0, 0.0]]])  # [2, 1, 2]
+    low, high = torch.tensor([-2.0, -1.0]), torch.tensor([1.0, 0.0])
+    assert ensemble_loss(nll, low, high, 0.0).item() == pytest.approx(0.0)
+    assert ensemble_loss(nll, low, high, 0.5).item() == pytest.approx(2.0)
 
 
 def test_law_of_total_variance_agrees_with_sampling_from_the_mixture():

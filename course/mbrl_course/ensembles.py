@@ -64,6 +64,20 @@ def bound_log_var(log_var: Tensor, min_log_var: Tensor, max_log_var: Tensor) -> 
     return min_log_var + softplus(log_var - min_log_var)
 
 
+def ensemble_layer(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """A linear layer of E networks side by side: member e computes x_e W_e + b_e.
+
+    Args:
+        x: inputs of each member, [E, N, in], or [N, in] for all members alike.
+        weight: of each member, [E, in, out].
+        bias: of each member, [E, 1, out].
+
+    Returns:
+        Outputs of each member, [E, N, out].
+    """
+    return torch.baddbmm(bias, x.expand(len(weight), -1, -1), weight)
+
+
 class VarianceParts(NamedTuple):
     """The variance of an ensemble's prediction, in two parts that sum to it."""
 
@@ -87,6 +101,24 @@ def split_variance(means: Tensor, variances: Tensor) -> VarianceParts:
 def bootstrap_rows(num_rows: int, ensemble_size: int, generator: torch.Generator | None = None) -> Tensor:
     """For each member its own sample of the data: rows drawn with replacement, [E, N]."""
     return torch.randint(num_rows, (ensemble_size, num_rows), generator=generator)
+
+
+def ensemble_loss(nll: Tensor, min_log_var: Tensor, max_log_var: Tensor, bound_penalty: float) -> Tensor:
+    """The training loss of an ensemble: its members' losses, and a regulariser of the learned bounds.
+
+    The NLL is averaged over samples and dimensions and summed over members, so that each member learns as
+    fast as it would alone; the regulariser pulls the two bounds together (PETS, Appendix A.1).
+
+    Args:
+        nll: of each member, sample and dimension, [E, B, T].
+        min_log_var: learned lower bound of the log-variance, [T].
+        max_log_var: learned upper bound, [T].
+        bound_penalty: weight of the sum over dimensions of their distances.
+
+    Returns:
+        A scalar.
+    """
+    return nll.mean(dim=(1, 2)).sum() + bound_penalty * (max_log_var - min_log_var).sum()
 
 
 def choose_elites(holdout_losses: Tensor, num_elites: int) -> Tensor:
@@ -217,6 +249,7 @@ class GaussianEnsemble(nn.Module):
             config.hidden_sizes,
             config.activation,
             generator,
+            ensemble_layer,
         )
         self.min_log_var = nn.Parameter(torch.full((target_dim,), -10.0))
         self.max_log_var = nn.Parameter(torch.full((target_dim,), 0.5))
@@ -224,7 +257,7 @@ class GaussianEnsemble(nn.Module):
         self.target_normalizer = Normalizer(target_dim)
         self.register_buffer("elites", torch.arange(config.num_elites))
         self.optimizer = torch.optim.AdamW(
-            self.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+            self.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
 
     elites: Tensor
@@ -245,9 +278,6 @@ class GaussianEnsemble(nn.Module):
     def loss(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """The training loss of a mini-batch, and its NLL part for the record.
 
-        The NLL is averaged over samples and dimensions and summed over members; the regulariser pulls the
-        two learned bounds together (PETS, Appendix A.1).
-
         Args:
             inputs: normalised, [E, B, D + A].
             targets: normalised, [E, B, T].
@@ -256,9 +286,9 @@ class GaussianEnsemble(nn.Module):
             The loss, and the NLL averaged over members; both scalars.
         """
         mean, log_var = self(inputs)
-        nll = gaussian_nll(mean, log_var, targets).mean(dim=(1, 2))  # [E]
-        penalty = self.config.bound_penalty * (self.max_log_var - self.min_log_var).sum()
-        return nll.sum() + penalty, nll.mean()
+        nll = gaussian_nll(mean, log_var, targets)  # [E, B, T]
+        loss = ensemble_loss(nll, self.min_log_var, self.max_log_var, self.config.bound_penalty)
+        return loss, nll.mean()
 
     def fit(
         self,
@@ -314,6 +344,14 @@ class GaussianEnsemble(nn.Module):
         self.target_normalizer.fit(targets)
         return self.input_normalizer.normalize(inputs), self.target_normalizer.normalize(targets)
 
+    def training_step(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """One gradient step of all members, inputs [E, B, D + A] and targets [E, B, T]; the mean NLL."""
+        loss, nll = self.loss(inputs, targets)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return nll.detach()
+
     def _epoch(
         self, inputs: Tensor, targets: Tensor, own_rows: Tensor, generator: torch.Generator | None
     ) -> float:
@@ -321,11 +359,7 @@ class GaussianEnsemble(nn.Module):
         shuffle = torch.rand(own_rows.shape, generator=generator).argsort(dim=1)  # [E, N']
         losses = []
         for rows in own_rows.gather(1, shuffle).split(self.config.batch_size, dim=1):  # [E, B]
-            loss, nll = self.loss(inputs[rows], targets[rows])
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
-            losses.append(nll.detach() * rows.shape[1])
+            losses.append(self.training_step(inputs[rows], targets[rows]) * rows.shape[1])
         return float(torch.stack(losses).sum()) / own_rows.shape[1]
 
     @torch.inference_mode()

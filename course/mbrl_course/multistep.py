@@ -1,4 +1,4 @@
-"""Week 4, an extension: predicting several steps ahead at once, instead of one step after the other.
+"""Week 7, a bonus: predicting several steps ahead at once, instead of one step after the other.
 
 A one-step model that is asked for s_k feeds on its own predictions, and its errors compound. A multi-step
 model s_k = f_k(s_0, a_0 .. a_{k-1}) makes one error only, but has to learn a harder function, and one for

@@ -39,10 +39,23 @@ class EnsembleMLP(nn.Module):
         hidden_sizes: tuple[int, ...],
         activation: str = "silu",
         generator: torch.Generator | None = None,
+        layer: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
     ) -> None:
-        """Networks with random weights, uniform within 1 / sqrt(fan-in) as in `torch.nn.Linear`."""
+        """Networks with random weights, uniform within 1 / sqrt(fan-in) as in `torch.nn.Linear`.
+
+        Args:
+            ensemble_size: E.
+            input_dim: width of the inputs.
+            output_dim: width of the outputs.
+            hidden_sizes: width of each hidden layer.
+            activation: "silu", "relu" or "tanh".
+            generator: source of the random weights.
+            layer: maps inputs [E, N, in], weights [E, in, out] and biases [E, 1, out] to [E, N, out]; one
+                batched matrix product by default.
+        """
         super().__init__()
         self.activation = ACTIVATIONS[activation]
+        self.layer = layer
         sizes = (input_dim, *hidden_sizes, output_dim)
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
         for fan_in, fan_out in pairwise(sizes):
@@ -87,7 +100,8 @@ class EnsembleMLP(nn.Module):
     def _layers(self, x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
         last = len(weights) - 1
         for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-            x = torch.baddbmm(bias, x, weight)  # [E, N, out]
+            # [E, N, out]
+            x = torch.baddbmm(bias, x, weight) if self.layer is None else self.layer(x, weight, bias)
             if layer < last:
                 x = self.activation(x)
         return x

@@ -29,19 +29,14 @@ WEEKS: tuple[Week, ...] = (
     Week(1, "week01_dynamics", "Learning a dynamics model", ("buffers", "dynamics")),
     Week(2, "week02_mpc", "Model-predictive control", ("mpc",)),
     Week(3, "week03_cem", "The cross-entropy method and its friends", ("cem", "mppi", "icem")),
-    Week(
-        4,
-        "week04_ensembles",
-        "Knowing what you don't know",
-        ("ensembles", "calibration", "prioritized", "multistep"),
-    ),
+    Week(4, "week04_ensembles", "Knowing what you don't know", ("ensembles", "calibration", "prioritized")),
     Week(5, "week05_pets", "PETS", ("pets",)),
     Week(6, "week06_dyna_ppo", "Dyna-PPO", ("ppo", "imagination", "dyna_ppo")),
     Week(
         7,
         "week07_mbpo",
         "MBPO",
-        ("sac", "branching", "learned_termination", "mbpo", "mbpo_theory"),
+        ("sac", "branching", "learned_termination", "multistep", "mbpo", "mbpo_theory"),
     ),
 )
 
