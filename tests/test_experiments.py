@@ -23,6 +23,7 @@ from mbrl_course.experiments import (
 from mbrl_course.experiments.config import differences, parse, with_overrides
 from mbrl_course.experiments.files import read_csv, read_header
 from mbrl_course.experiments.shipping import seed_text
+from mbrl_course.experiments.variants import variant_of
 from mbrl_course.experiments.week01 import curves_of, open_loop, parse_model, relative_error, trajectories
 from mbrl_course.experiments.week03 import CountingModel, PlannersConfig, make_oracle_planner, parse_search
 
@@ -183,6 +184,58 @@ def test_bad_overrides_name_the_field(overrides: dict[str, object], message: str
     with pytest.raises(ConfigError) as caught:
         get_config("q2", "laptop", overrides)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "message"),
+    [
+        ("pets-cartpole", {"variants": "horizn=5"}, "variants holds 'horizn=5': there is no field 'horizn'"),
+        ("pets-cartpole", {"variants": "one: horizon=x"}, "field 'horizon' is 'x', expected a whole number"),
+        ("pets-cartpole", {"variants": "horizon"}, "expected such as 'NAME: FIELD=VALUE FIELD=VALUE'"),
+        ("dyna-ppo-gate", {"eval_every": "100"}, "eval_every is 100, expected a multiple of"),
+        ("dyna-ppo-gate", {"match_updates": "yes"}, "match_updates is true, expected use_model false"),
+        ("mbpo-pendulum", {"total_steps": "0"}, "total_steps is 0, expected at least 1"),
+        ("q4", {"num_iterations": "0"}, "num_iterations is 0, expected at least 1"),
+    ],
+)
+def test_variants_and_agents_name_the_bad_field(name: str, overrides: Any, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        get_config(name, "laptop", overrides)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "message"),
+    [
+        ("pets-pendulum", {"variants": ":,horizon=0"}, "horizon is 0, expected at least 1"),
+        ("pets-pendulum", {"robust": "worst", "propagation": "ts1"}, "robust is 'worst'"),
+        ("dyna-ppo-gate", {"variants": "gate=-1"}, "gate is -1.0, expected more than 0"),
+        ("mbpo-pendulum", {"variants": ":,rollout_lengths=1"}, "rollout_lengths is (1,), expected two"),
+    ],
+)
+def test_agents_refuse_bad_fields_before_anything_runs(name: str, overrides: Any, message: str) -> None:
+    seed_run = Run(0)
+    with pytest.raises(ValueError) as caught:
+        experiments.get_experiment(name).function(get_config(name, "smoke", overrides), seed_run)
+    assert message in str(caught.value)
+    assert seed_run.rows == []
+
+
+def test_variants_change_what_they_name() -> None:
+    config = get_config("q4", "laptop", {"horizon": "7"})
+    name, variant = variant_of(config, "a name: hidden_sizes=8/16 ensemble_size=2")
+    assert (name, variant.hidden_sizes, variant.ensemble_size, variant.horizon) == ("a name", (8, 16), 2, 7)
+    assert variant_of(config, "horizon=3")[0] == "horizon=3"
+    assert variant_of(config, "as it is:")[1] == dataclasses.replace(config, variants=())
+
+
+def test_ppo_with_as_many_updates_takes_as_many() -> None:
+    small = {"total_steps": "128", "num_epochs": "2", "minibatch_size": "8", "imag_batches": "3"}
+    variants = "PPO: use_model=false match_updates=true,Dyna-PPO:"
+    frame = run("dyna-ppo-cartpole", [0], "smoke", {**small, "variants": variants}, None, False)
+    last = frame.groupby("variant").tail(1).set_index("variant")
+    assert last["agent_updates"]["PPO"] >= last["agent_updates"]["Dyna-PPO"] > 50
+    assert last["model_calls"]["PPO"] == 0 < last["model_calls"]["Dyna-PPO"]
 
 
 def test_unknown_names_list_what_there_is() -> None:

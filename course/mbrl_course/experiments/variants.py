@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -56,10 +56,20 @@ def one_field(name: str, *values: str) -> tuple[str, ...]:
     return tuple(f"{name}={value}" for value in values)
 
 
-def each_variant(config: V, run: Run) -> Iterator[tuple[str, V]]:
-    """The name and configuration of each variant, as units of the run; "as set" where there are none."""
-    pairs = [variant_of(config, text) for text in config.variants or ("as set:",)]
-    yield from run.units(pairs, "variants")
+def each_variant(config: V, run: Run, settings: Callable[[V], T]) -> Iterator[tuple[str, V, T]]:
+    """Goes through the variants as units of the run; there is one, "as set", where none are named.
+
+    Args:
+        config: holds the variants.
+        run: the run.
+        settings: makes what a variant needs of its configuration; it is called for all of them before the
+            first one runs, so that a value that can't be is refused at once.
+
+    Returns:
+        Name, configuration and settings of each variant.
+    """
+    named = [variant_of(config, text) for text in config.variants or ("as set:",)]
+    yield from run.units([(name, variant, settings(variant)) for name, variant in named], "variants")
 
 
 def settings_of(kind: type[T], config: Any, **changes: Any) -> T:

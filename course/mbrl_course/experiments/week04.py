@@ -22,7 +22,7 @@ class MPCVariantsConfig(MPCConfig, Variants):
 
 def run_mpc_variants(config: MPCVariantsConfig, run: Run) -> None:
     """q4: the on-policy loop with each variant; rows as in `week02.run_mpc`, with the column variant."""
-    for name, variant in each_variant(config, run):
+    for name, variant, _ in each_variant(config, run, lambda variant: None):
         run_mpc(variant, run, variant=name)
 
 

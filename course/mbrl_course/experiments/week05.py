@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from mbrl_course.envs import get_task
+from mbrl_course.envs import Task, get_task
 from mbrl_course.experiments.runner import Experiment, Run
 from mbrl_course.experiments.variants import Variants, each_variant, ledger, one_field, scales, settings_of
 
@@ -58,21 +58,17 @@ class PETSTrialsConfig(Variants):
     patience: int = 5
     max_epochs: int = 50
 
-    def model(self) -> EnsembleConfig:
-        """The settings of the ensemble."""
-        from mbrl_course.ensembles import EnsembleConfig
-
-        return settings_of(EnsembleConfig, self, num_elites=self.ensemble_size)
-
-    def pets(self) -> PETSConfig:
-        """The settings of the planner and the loop."""
+    def settings(self) -> tuple[EnsembleConfig, PETSConfig]:
+        """The settings of the ensemble, and those of the planner and the loop."""
         from mbrl_course.cem import CEMConfig
+        from mbrl_course.ensembles import EnsembleConfig
         from mbrl_course.pets import PETSConfig
 
         elites = max(2, round(self.elite_share * self.population_size))
         fill = None if self.warm_start == "none" else self.warm_start
         optimizer = settings_of(CEMConfig, self, num_elites=elites, warm_start=fill)
-        return settings_of(PETSConfig, self, optimizer=optimizer)
+        model = settings_of(EnsembleConfig, self, num_elites=self.ensemble_size)
+        return model, settings_of(PETSConfig, self, optimizer=optimizer)
 
 
 def run_pets(config: PETSTrialsConfig, run: Run) -> None:
@@ -81,21 +77,20 @@ def run_pets(config: PETSTrialsConfig, run: Run) -> None:
     Rows: variant, trial (0 is the random one), eval_return (of the trial: nothing had been learned from it
     before), and the ledger. The seconds are those of fitting, planning and acting.
     """
-    for name, variant in each_variant(config, run):
-        run_trials(variant, run, variant=name)
+    for name, variant, (model, pets) in each_variant(config, run, PETSTrialsConfig.settings):
+        run_trials(get_task(variant.task), model, pets, run, variant=name)
 
 
-def run_trials(config: PETSTrialsConfig, run: Run, **labels: Any) -> None:
-    """The loop of PETS with one configuration, a checkpoint after every trial; `labels` go into each row."""
+def run_trials(task: Task, model: EnsembleConfig, pets: PETSConfig, run: Run, **labels: Any) -> None:
+    """The loop of PETS once, with a checkpoint after every trial; `labels` go into each row."""
     from mbrl_course.buffers import Batch
     from mbrl_course.ensembles import GaussianEnsemble
     from mbrl_course.pets import Trial, pets_trials
 
-    task = get_task(config.task)
     ensemble = GaussianEnsemble(
         task.obs_dim,
         task.action_dim,
-        config.model(),
+        model,
         reward=task.reward,
         terminated=task.terminated,
         generator=torch.Generator().manual_seed(run.seed),  # run.generator is in its place after a restart
@@ -115,7 +110,7 @@ def run_trials(config: PETSTrialsConfig, run: Run, **labels: Any) -> None:
         parts = {"ensemble": ensemble.state_dict(), "optimizer": ensemble.optimizer.state_dict()}
         run.checkpoint({"trials": saved, **parts})
 
-    pets_trials(task, ensemble, config.pets(), run.generator, on_trial, past=tuple(trials))
+    pets_trials(task, ensemble, pets, run.generator, on_trial, past=tuple(trials))
 
 
 def _budgets(*budgets: tuple[int, int, int]) -> tuple[str, ...]:

@@ -85,7 +85,7 @@ class DynaRunConfig(Variants):
                 "match_updates is true, expected use_model false: it is a control without a model"
             )
 
-    def agent(self) -> DynaPPOConfig:
+    def settings(self) -> DynaPPOConfig:
         """The settings of the agent."""
         from mbrl_course.dyna_ppo import DynaPPOConfig
 
@@ -140,8 +140,8 @@ def run_dyna_ppo(config: DynaRunConfig, run: Run) -> None:
     from mbrl_course.dyna_ppo import DynaPPO
 
     task = get_task(config.task)
-    for name, variant in each_variant(config, run):
-        agent = DynaPPO(task, variant.agent(), run.seed)
+    for name, variant, settings in each_variant(config, run, DynaRunConfig.settings):
+        agent = DynaPPO(task, settings, run.seed)
         if (state := run.restore()) is not None:
             agent.load_state_dict(state)
 

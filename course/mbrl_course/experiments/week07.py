@@ -79,8 +79,8 @@ def run_mbpo(config: MBPORunConfig, run: Run) -> None:
     from mbrl_course.mbpo import MBPO, MBPOConfig
 
     task = get_task(config.task)
-    for name, variant in each_variant(config, run):
-        agent = MBPO(task, settings_of(MBPOConfig, variant), run.seed)
+    for name, variant, settings in each_variant(config, run, lambda v: settings_of(MBPOConfig, v)):
+        agent = MBPO(task, settings, run.seed)
         if (state := run.restore()) is not None:
             agent.load_state_dict(state)
 
