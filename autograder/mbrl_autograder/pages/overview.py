@@ -90,7 +90,10 @@ def _head(result: ClassResult, outcomes: Outcomes) -> str:
         facts.append((str(waiting), "answers to mark by hand"))
     items = "".join(f"<div><b>{text(value)}</b>{text(what)}</div>" for value, what in facts)
     title = f'<p class="kicker">{text(result.assignment)}</p><h1>Class overview</h1>'
-    note = '<p class="soft small">For instructors: this page shows what hidden checks found.</p>'
+    note = "For instructors: this page shows what hidden checks found."
+    if any(row.student not in outcomes for row in rows):
+        note += " Marks are those of all, the rest is of those who were graded in the last run."
+    note = f'<p class="soft small">{note}</p>'
     return f'{title}{note}<div class="facts">{items}</div>{histogram(totals, result.max_score)}'
 
 
