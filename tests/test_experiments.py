@@ -48,7 +48,7 @@ QUICK = {
     "warm-start": {"population_size": "5", "num_iterations": "1", "horizon": "3"},
     "q5": {**QUICK_LOOP, "num_elites": "3", "searches": "random shooting,CEM 1"},
 }
-CLOCKS = ["seconds", "ms_per_plan"]
+CLOCKS = ["seconds", "cpu_seconds", "ms_per_plan"]
 
 
 def without_clocks(frame: pd.DataFrame) -> pd.DataFrame:
@@ -219,6 +219,20 @@ def test_agents_refuse_bad_fields_before_anything_runs(name: str, overrides: Any
         experiments.get_experiment(name).function(get_config(name, "smoke", overrides), seed_run)
     assert message in str(caught.value)
     assert seed_run.rows == []
+
+
+def test_seconds_are_those_of_the_unit_without_what_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("mbrl_course.experiments.runner._clocks", lambda: (now[0], now[0] / 2))
+    seed_run = Run(0)
+    now[0] += 5
+    for _ in seed_run.units(["one", "two"]):
+        now[0] += 1
+        with seed_run.not_counted():
+            now[0] += 10
+        now[0] += 2
+        assert seed_run.unit_seconds == (3.0, 1.5)
+    assert seed_run.seconds == 5 + 2 * 13
 
 
 def test_variants_change_what_they_name() -> None:

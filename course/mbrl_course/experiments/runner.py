@@ -81,27 +81,35 @@ class Run:
         self.generator = torch.Generator().manual_seed(seed)
         self.rows: list[dict[str, Any]] = []
         self._folder = folder
-        self._unit, self._unit_start = 0, 0.0
+        self._unit, self._unit_start = 0, (0.0, 0.0)
         self._state: dict[str, Any] | None = None
-        self._seconds_before, self._started = 0.0, time.perf_counter()
+        self._clock_start = _clocks()
         self._writer: Any = None
+
+    @property
+    def _clock(self) -> tuple[float, float]:
+        """Seconds on the wall, and of the processor, spent on this seed so far, interruptions left out."""
+        return _minus(_clocks(), self._clock_start)
 
     @property
     def seconds(self) -> float:
         """Time spent on this seed so far, interruptions left out."""
-        return self._seconds_before + time.perf_counter() - self._started
+        return self._clock[0]
 
     @property
-    def unit_seconds(self) -> float:
-        """Time spent on the present unit so far, without what was `not_counted`."""
-        return self.seconds - self._unit_start
+    def unit_seconds(self) -> tuple[float, float]:
+        """Seconds that the present unit took so far, `not_counted` ones left out: on the wall, and the CPU's.
+
+        The latter, of all threads together, says more where other programs run at the same time.
+        """
+        return _minus(self._clock, self._unit_start)
 
     @contextmanager
     def not_counted(self) -> Iterator[None]:
         """What is done inside does not count in `unit_seconds`: evaluation, say."""
-        before = self.seconds
+        before = self.unit_seconds
         yield
-        self._unit_start += self.seconds - before
+        self._unit_start = _minus(self._clock, before)
 
     def log(self, **row: Any) -> None:
         """Adds a row to the result: numbers and short texts by column name.
@@ -132,7 +140,7 @@ class Run:
         for number in range(self._unit, len(all_items)):
             if self._state is None:  # else the unit goes on from a checkpoint, with its own generator state
                 self.generator.manual_seed(self.seed)
-                self._unit_start = self.seconds
+                self._unit_start = self._clock
             yield all_items[number]
             self._unit = number + 1
             self.checkpoint(None)
@@ -154,7 +162,7 @@ class Run:
             "unit_start": self._unit_start,
             "rows": self.rows,
             "generator": self.generator.get_state(),
-            "seconds": self.seconds,
+            "clock": self._clock,
         }
         path = self._file("checkpoint")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -173,7 +181,8 @@ class Run:
             content = torch.load(path, weights_only=True)
             self.rows, self._unit, self._state = content["rows"], content["unit"], content["state"]
             self.generator.set_state(content["generator"])
-            self._seconds_before, self._unit_start = content["seconds"], content["unit_start"]
+            self._clock_start = _minus(_clocks(), content["clock"])
+            self._unit_start = content["unit_start"]
         for leftover in (self._file("partial.csv"), self._event_folder()):
             if leftover.is_dir():
                 shutil.rmtree(leftover)
@@ -219,6 +228,14 @@ class Run:
             if name != axis and not isinstance(value, str):
                 step = 0 if axis is None else int(row[axis])
                 self._writer.add_scalar("/".join([*names, name]), float(value), step)
+
+
+def _clocks() -> tuple[float, float]:
+    return time.perf_counter(), time.process_time()
+
+
+def _minus(first: tuple[float, float], second: tuple[float, float]) -> tuple[float, float]:
+    return first[0] - second[0], first[1] - second[1]
 
 
 def run_experiment(

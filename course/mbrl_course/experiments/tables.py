@@ -29,7 +29,7 @@ from mbrl_course.experiments.files import read_csv
 
 AXES = ("trial", "env_steps", "budget", "step", "iteration")
 SCORES = ("eval_return", "return", "value")
-COSTS = ("env_steps", "model_calls", "agent_updates", "model_updates", "seconds")
+COSTS = ("env_steps", "model_calls", "agent_updates", "model_updates", "seconds", "cpu_seconds")
 PANELS, SETTINGS = "metric", "settings"
 RESAMPLES = 500
 """Of the bootstrap: enough for the digits that a table shows."""
@@ -148,7 +148,7 @@ def final_table(name: str, logs: pd.DataFrame) -> pd.DataFrame:
         if threshold is not None:
             first, seeds = first_reached(group, layout.y, threshold), group["seed"].nunique()
             row[f"reached {threshold:.0f}"] = len(first)
-            for cost in ("env_steps", "seconds"):
+            for cost in [name for name in ("env_steps", "seconds", "cpu_seconds") if name in group]:
                 taken = [*first[cost], *[np.inf] * (seeds - len(first))]
                 row[f"{cost} until then"] = float(np.median(taken))
         rows.append(row)

@@ -91,16 +91,18 @@ def ledger(
     """The columns that say what a variant has cost so far.
 
     Args:
-        run: knows the seconds; evaluation is not among them.
+        run: knows the seconds, on the wall and of the processor; evaluation is not among them.
         env_steps: steps in the real environment that were learned from.
         model_calls: imagined steps: states that a model advanced by one step.
         agent_updates: gradient steps of the policy.
         model_updates: gradient steps of the model; one of all members together counts once.
     """
+    seconds, cpu_seconds = run.unit_seconds
     return {
         "env_steps": env_steps,
         "model_calls": model_calls,
         "agent_updates": agent_updates,
         "model_updates": model_updates,
-        "seconds": round(run.unit_seconds, 2),
+        "seconds": round(seconds, 2),
+        "cpu_seconds": round(cpu_seconds, 2),
     }

@@ -196,7 +196,7 @@ def run_mpc(config: MPCConfig, run: Run, **labels: Any) -> tuple[DynamicsModel, 
             eval_return=mean_return,
             loss=losses[0],
             holdout_loss=losses[1],
-            seconds=round(run.unit_seconds, 1),
+            seconds=round(run.unit_seconds[0], 1),
         )
         state = {
             "data": concatenate(batches)._asdict(),
