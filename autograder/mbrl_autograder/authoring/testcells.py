@@ -20,6 +20,8 @@ FORBIDDEN_MODULES = {
     "pytest": "patching",
     "inspect": "reading source",
     "asyncio": "async code",
+    "torch.autograd": "a gradient",
+    "torch.func": "a gradient",
 }
 FORBIDDEN_NAMES = (
     "exec",
@@ -32,8 +34,37 @@ FORBIDDEN_NAMES = (
     "get_ipython",
     "__import__",
 )
-GRADIENTS = ("backward", "requires_grad", "requires_grad_", "autograd", "grad", "grad_fn")
-INTERNALS = ("__class__", "__code__", "__closure__", "__defaults__", "__dict__", "__globals__", "__wrapped__")
+GRADIENTS = frozenset(
+    [
+        "backward",
+        "requires_grad",
+        "requires_grad_",
+        "autograd",
+        "grad",
+        "grad_fn",
+        "jacobian",
+        "hessian",
+        "jacrev",
+        "jacfwd",
+        "vjp",
+        "jvp",
+    ]
+)
+INTERNALS = frozenset(
+    [
+        "__class__",
+        "__code__",
+        "__closure__",
+        "__defaults__",
+        "__dict__",
+        "__globals__",
+        "__wrapped__",
+        "__bases__",
+        "__mro__",
+        "__subclasses__",
+        "__setattr__",
+    ]
+)
 
 
 def split_hidden(text: str) -> tuple[str, list[tuple[int, str]]]:
@@ -87,12 +118,24 @@ def forbidden(tree: ast.Module, student: set[str]) -> Iterator[tuple[int, str]]:
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""]
             for name in names:
-                if reason := FORBIDDEN_MODULES.get(name.partition(".")[0]):
+                top = ".".join(name.split(".")[: 2 if name.startswith("torch.") else 1])
+                if reason := FORBIDDEN_MODULES.get(top):
                     yield line, f"import of {name}: {reason} doesn't reach the student's process"
         elif isinstance(node, ast.AsyncFunctionDef | ast.Await | ast.AsyncFor | ast.AsyncWith):
             yield line, "async code in a test cell"
+        elif isinstance(node, ast.comprehension) and node.is_async:
+            yield node.target.lineno, "async code in a test cell"
+        elif isinstance(node, ast.MatchClass | ast.ExceptHandler):
+            kind = node.cls if isinstance(node, ast.MatchClass) else node.type
+            if kind is not None and (found := _mentions(kind, student)):
+                yield line, f"{found} is the student's: classes can't cross processes, look at the data"
+        elif isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+            found = next((side.id for side in sides if isinstance(side, ast.Name) and side.id in student), "")
+            if found and any(isinstance(side, ast.Call) and _called(side) == "type" for side in sides):
+                yield line, f"type(...) against the student's {found}: classes can't cross processes"
         elif isinstance(node, ast.ClassDef):
-            for base in node.bases:
+            for base in [*node.bases, *(keyword.value for keyword in node.keywords)]:
                 if found := _mentions(base, student):
                     yield (
                         line,
