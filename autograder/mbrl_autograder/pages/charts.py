@@ -86,9 +86,8 @@ def histogram(totals: Sequence[float], most: float) -> str:
                 f'rx="2" fill="#4a86c5"/><text x="{x + wide / 2:.1f}" y="{low - tall - 5:.1f}" '
                 f'text-anchor="middle">{amount}</text>'
             )
-    parts.append(
-        f'<text x="{left + width / 2}" y="{low + 36}" text-anchor="middle">points (above a bar: students)</text>'
-    )
+    middle, said = left + width / 2, "points (above a bar: students)"
+    parts.append(f'<text x="{middle}" y="{low + 36}" text-anchor="middle">{said}</text>')
     label = f"{count(len(totals), 'student')} by points, in steps of {number(step)}"
     return (
         f'<svg role="img" aria-label="{text(label)}" viewBox="0 0 460 182" '

@@ -97,6 +97,7 @@ class _Part:
     """The cells of a notebook that belong to one exercise."""
 
     title: str = ""
+    numbered: bool = False  # the title is the exercise's own, not that of the section that it is in
     question: str = ""
     tests: dict[str, str] = field(default_factory=dict)  # their code
     cells: list[NotebookNode] = field(default_factory=list)  # the student's
@@ -161,8 +162,8 @@ class _Page:
         most = f"{number(exercise.max_score)}{' bonus' if exercise.bonus else ''}"
         points = f"{most}, to be marked" if mark is None else f"{number(mark)} / {most}"
         title = text(part.title or exercise.id)
-        if exercise.by_hand and part.title:  # several questions may stand below one heading
-            title += f' <span class="soft small">{text(exercise.cells[0])}</span>'
+        if part.title and not part.numbered:  # several may stand below one heading
+            title += f' <span class="soft small">{text(exercise.id)}</span>'
         colour = _colour(mark, exercise)
         inner = [f'<h2><span>{title}</span><span class="points {colour}">{points}</span></h2>']
         if not exercise.by_hand:
@@ -265,6 +266,7 @@ def _sorted_out(
         own = _own(cell)
         if name in owner:
             part = parts[owner[name].id]
+            part.numbered = bool(_title(own)) or heading.startswith("Exercise ")
             part.title = part.title or _title(own) or heading
             if owner[name].by_hand:
                 part.cells.append(cell)
