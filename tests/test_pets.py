@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from mbrl_course.buffers import Batch
 from mbrl_course.cem import CEMConfig
-from mbrl_course.ensembles import EnsembleConfig, GaussianEnsemble
+from mbrl_course.ensembles import EnsembleConfig, GaussianEnsemble, Prediction
 from mbrl_course.envs import get_task
 from mbrl_course.icem import ICEMConfig
 from mbrl_course.mpc import RandomShootingConfig, rollout
@@ -12,8 +13,12 @@ from mbrl_course.mppi import MPPIConfig
 from mbrl_course.pets import (
     ParticleModel,
     PETSConfig,
+    Trial,
     make_planner,
+    particle_step,
     pets_trials,
+    trial_loop,
+    ts1_step,
     variance_penalised,
     worst_case,
 )
@@ -54,6 +59,41 @@ def test_ts1_is_a_random_walk_between_the_members():
     assert set(final.round().unique().tolist()) == {-4.0, -2.0, 0.0, 2.0, 4.0}
     assert final.var().item() == pytest.approx(4.0, abs=0.3)  # binomial: horizon times 1
     assert abs(final.mean().item()) < 0.1
+
+
+def test_ts1_deals_every_plans_particles_out_evenly_and_gives_each_its_own_answer():
+    def step(obs, action):
+        members = torch.arange(3.0)[:, None].expand(obs.shape[:2])
+        return obs + 100, members, action[..., 0] > 0
+
+    obs, action = torch.arange(30.0).reshape(6, 5, 1), torch.randn(6, 5, 1, generator=generator())
+    next_obs, member, ended = ts1_step(step, 3, obs, action, generator())
+    torch.testing.assert_close(next_obs, obs + 100)
+    assert torch.equal(ended, action[..., 0] > 0)
+    assert torch.equal(member.sort(dim=0).values, torch.tensor([0.0, 0, 1, 1, 2, 2])[:, None].expand(6, 5))
+
+
+def test_a_particle_draws_its_state_and_its_reward_belongs_to_that_state():
+    mean, var = torch.zeros(2, 4000, 1), torch.full((2, 4000, 1), 9.0)
+    obs, action = torch.ones(2, 4000, 1), torch.full((2, 4000, 1), 2.0)
+
+    def reward(obs, action, next_obs):
+        return (next_obs - obs * action)[..., 0]
+
+    def terminated(next_obs):
+        return next_obs[..., 0] > 0
+
+    task_reward = (obs, action, reward, terminated)
+    next_obs, rewards, ended = particle_step(Prediction(mean, var, None, None), *task_reward, generator())
+    assert next_obs.std().item() == pytest.approx(3.0, abs=0.1)
+    torch.testing.assert_close(rewards, next_obs[..., 0] - 2)
+    assert torch.equal(ended, next_obs[..., 0] > 0)
+    learned = Prediction(mean, var, torch.full((2, 4000), 5.0), torch.full((2, 4000), 0.25))
+    _, rewards, _ = particle_step(learned, *task_reward, generator())
+    assert rewards.mean().item() == pytest.approx(5.0, abs=0.05)
+    assert rewards.std().item() == pytest.approx(0.5, abs=0.02)
+    with pytest.raises(ValueError, match="there is no reward"):
+        particle_step(Prediction(mean, var, None, None), obs, action, None, terminated, generator())
 
 
 def test_mean_and_single():
@@ -104,6 +144,37 @@ def test_every_optimizer_plans_with_every_propagation(optimizer, propagation):
     assert planner.plan(torch.zeros(1))[0, 0].item() == pytest.approx(0.5, abs=0.15)
 
 
+def toy_trial(length, first=0.0):
+    column = torch.arange(first, first + length)
+    ends = torch.zeros(length, dtype=torch.bool)
+    return Batch(column[:, None], column[:, None], torch.ones(length), column[:, None] + 1, ends, ends)
+
+
+def test_the_loop_keeps_its_books_and_goes_on_where_it_was_stopped():
+    seen, lengths = [], iter([3, 4, 5, 6])
+
+    def collect(planned):
+        seen.append(planned)
+        return toy_trial(next(lengths)), 100 * planned
+
+    def fit(data):
+        seen.append(len(data.obs))
+        return 7
+
+    first = trial_loop(collect, fit, 3, lambda number, trial: number == 1)
+    assert seen == [False, 3, True]
+    trials = trial_loop(collect, fit, 3, past=first)
+    assert seen == [False, 3, True, 7, True, 12, True]
+    assert [trial[1:] for trial in trials] == [
+        (3, 3, 0, 0),
+        (4, 7, 100, 7),
+        (5, 12, 200, 14),
+        (6, 18, 300, 21),
+    ]
+    assert trial_loop(collect, fit, 3, past=trials) == trials and len(first) == 2
+    assert isinstance(trials[0], Trial)
+
+
 def tiny_config(**kwargs):
     settings = {"optimizer": CEMConfig(60, 6, 3, 10), "num_particles": 3, "num_trials": 3, **kwargs}
     return PETSConfig(**settings)
@@ -142,3 +213,5 @@ def test_bad_configurations_are_refused_by_name():
         PETSConfig(num_trials=0)
     with pytest.raises(ValueError, match="num_particles is 5, expected a multiple of the 2 elites"):
         ParticleModel(toy_ensemble(), "ts_inf", 5)
+    with pytest.raises(ValueError, match="num_particles is 5, expected a multiple of the 2 elites"):
+        ParticleModel(toy_ensemble(), "ts1", 5)

@@ -16,15 +16,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from mbrl_course.buffers import Batch, ReplayBuffer
+from mbrl_course.buffers import Batch, concatenate
 from mbrl_course.cem import CEMConfig, CEMPlanner
-from mbrl_course.ensembles import GaussianEnsemble
-from mbrl_course.envs.task import Task
+from mbrl_course.ensembles import GaussianEnsemble, Prediction
+from mbrl_course.envs.task import RewardFunction, Task, TerminationFunction
 from mbrl_course.icem import ICEMConfig, ICEMPlanner
 from mbrl_course.mpc import Planner, RandomShootingConfig, RandomShootingPlanner, run_episode
 from mbrl_course.mppi import MPPIConfig, MPPIPlanner
@@ -33,35 +34,79 @@ Propagation = Literal["ts1", "ts_inf", "mean", "single"]
 PROPAGATIONS: tuple[Propagation, ...] = ("ts1", "ts_inf", "mean", "single")
 StepResult = tuple[Tensor, Tensor, Tensor]
 """next_obs [P, N, D], reward [P, N] and terminated (bool) [P, N]."""
+MemberStep = Callable[[Tensor, Tensor], StepResult]
+"""`step(obs [K, M, D], action [K, M, A]) -> next_obs [K, M, D], reward [K, M], terminated [K, M]`: each
+of the K members answers M rows of its own."""
 
 
-def ts1_step(
-    ensemble: GaussianEnsemble, obs: Tensor, action: Tensor, generator: torch.Generator | None = None
+def particle_step(
+    prediction: Prediction,
+    obs: Tensor,
+    action: Tensor,
+    reward: RewardFunction | None,
+    terminated: TerminationFunction,
+    generator: torch.Generator | None = None,
 ) -> StepResult:
-    """Every particle of every plan draws one of the elites anew, then its next state from it (TS1).
+    """What happens to each particle, given what its member predicts.
 
     Args:
-        ensemble: the model.
-        obs: [P, N, D].
-        action: [P, N, A].
+        prediction: mean and variance of the next state [K, M, D] and, where it is learned, of the reward
+            [K, M] (otherwise both are None).
+        obs: where the particles are, [K, M, D].
+        action: what they do, [K, M, A].
+        reward: the task's reward function; asked only where the reward is not learned.
+        terminated: the task's termination function.
         generator: source of randomness.
+
+    Returns:
+        next_obs [K, M, D], drawn from the Gaussians; reward [K, M], drawn as well where it is learned, else
+        the task's for this transition; terminated [K, M].
+
+    Raises:
+        ValueError: the reward is not learned, and there is no function for it either.
+    """
+    noise = torch.randn(prediction.obs.shape, generator=generator)
+    next_obs = prediction.obs + prediction.obs_var.sqrt() * noise
+    if prediction.reward is not None and prediction.reward_var is not None:
+        noise = torch.randn(prediction.reward.shape, generator=generator)
+        reward_now = prediction.reward + prediction.reward_var.sqrt() * noise
+    elif reward is not None:
+        reward_now = reward(obs, action, next_obs)
+    else:
+        raise ValueError("there is no reward: the prediction has none, and reward is None")
+    return next_obs, reward_now, terminated(next_obs)
+
+
+def ts_inf_step(step: MemberStep, num_members: int, obs: Tensor, action: Tensor) -> StepResult:
+    """Particles keep their member: the first P / K belong to the first one, and so on (TS-infinity).
+
+    Args:
+        step: one step of the K members, each with M = P / K * N rows of its own; called once.
+        num_members: K.
+        obs: [P, N, D], P a multiple of K.
+        action: [P, N, A].
 
     Returns:
         next_obs [P, N, D], reward [P, N], terminated [P, N].
     """
-    rows = (obs.flatten(0, 1), action.flatten(0, 1))  # [P * N, D], [P * N, A]
-    next_obs, reward, terminated = ensemble.step_random_elites(*rows, generator=generator)
-    batch = obs.shape[:2]
-    return next_obs.unflatten(0, batch), reward.unflatten(0, batch), terminated.unflatten(0, batch)
+    obs_rows, action_rows = (x.reshape(num_members, -1, x.shape[-1]) for x in (obs, action))  # [K, M, .]
+    next_obs, reward, terminated = step(obs_rows, action_rows)
+    shape = obs.shape[:2]
+    return next_obs.reshape(obs.shape), reward.reshape(shape), terminated.reshape(shape)
 
 
-def ts_inf_step(
-    ensemble: GaussianEnsemble, obs: Tensor, action: Tensor, generator: torch.Generator | None = None
+def ts1_step(
+    step: MemberStep,
+    num_members: int,
+    obs: Tensor,
+    action: Tensor,
+    generator: torch.Generator | None = None,
 ) -> StepResult:
-    """Particles keep their member: the first P / K belong to the first elite, and so on (TS-infinity).
+    """At every step the particles of each plan are dealt out anew to the members, evenly (TS1).
 
     Args:
-        ensemble: the model, with K elites.
+        step: one step of the K members, as in `ts_inf_step`.
+        num_members: K.
         obs: [P, N, D], P a multiple of K.
         action: [P, N, A].
         generator: source of randomness.
@@ -69,12 +114,17 @@ def ts_inf_step(
     Returns:
         next_obs [P, N, D], reward [P, N], terminated [P, N].
     """
-    groups = (len(ensemble.elites), -1)
-    obs_rows, action_rows = (x.unflatten(0, groups).flatten(1, 2) for x in (obs, action))  # [K, P / K * N, .]
-    results = ensemble.step(obs_rows, action_rows, ensemble.elites, generator=generator)
-    batch = obs.shape[:2]
-    next_obs, reward, terminated = (x.flatten(0, 1).unflatten(0, batch) for x in results)
+    seats = torch.rand(obs.shape[:2], generator=generator).argsort(dim=0)  # [P, N], who sits where
+    plans = torch.arange(obs.shape[1])  # [N]
+    results = ts_inf_step(step, num_members, obs[seats, plans], action[seats, plans])
+    back = seats.argsort(dim=0)  # [P, N], where each particle sat
+    next_obs, reward, terminated = (x[back, plans] for x in results)
     return next_obs, reward, terminated
+
+
+def particle_average(returns: Tensor) -> Tensor:
+    """The mean return over the particles [P, N] of each plan, [N]."""
+    return returns.mean(dim=0)
 
 
 def worst_case(returns: Tensor, num_members: int) -> Tensor:
@@ -102,12 +152,11 @@ class PETSConfig:
     Attributes:
         optimizer: how action sequences are searched for; the kind of configuration chooses the planner.
         propagation: "ts1", "ts_inf", "mean" or "single".
-        num_particles: P; for "ts_inf" and the worst case a multiple of the number of elites.
+        num_particles: P; for "ts1" and "ts_inf" a multiple of the number of elites.
         robust: "mean" over the particles, "worst" over the members, or "variance" penalised.
         penalty: standard deviations that "variance" takes off.
         num_trials: episodes with the planner, after one with random actions.
         max_epochs: of each refit of the model.
-        buffer_size: transitions that are kept.
     """
 
     optimizer: CEMConfig | MPPIConfig | ICEMConfig | RandomShootingConfig = field(default_factory=CEMConfig)
@@ -117,7 +166,6 @@ class PETSConfig:
     penalty: float = 0.5
     num_trials: int = 10
     max_epochs: int = 25
-    buffer_size: int = 100_000
 
     def __post_init__(self) -> None:
         """Refuses values that make no sense, with the field's name."""
@@ -129,7 +177,7 @@ class PETSConfig:
             raise ValueError(
                 "robust is 'worst', expected propagation 'ts_inf': members must keep their particles"
             )
-        for name in ("num_particles", "num_trials", "buffer_size"):
+        for name in ("num_particles", "num_trials"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
         for name in ("penalty", "max_epochs"):
@@ -150,12 +198,12 @@ class ParticleModel:
         """Propagates `num_particles` particles through `ensemble`.
 
         Raises:
-            ValueError: TS-infinity with a number of particles that the elites can't share evenly.
+            ValueError: TS1 or TS-infinity with a number of particles that the elites can't share evenly.
         """
         self.ensemble, self.propagation, self.generator = ensemble, propagation, generator
         self.num_particles = 1 if propagation == "mean" else num_particles
         num_elites = ensemble.config.num_elites
-        if propagation == "ts_inf" and num_particles % num_elites:
+        if propagation in ("ts1", "ts_inf") and num_particles % num_elites:
             expected = f"a multiple of the {num_elites} elites"
             raise ValueError(f"num_particles is {num_particles}, expected {expected}")
         self.member = ensemble.elites[:1]
@@ -174,21 +222,19 @@ class ParticleModel:
     def step(self, obs: Tensor, action: Tensor) -> StepResult:
         """One step of all particles: obs [P, N, D], action [P, N, A]; see `StepResult`."""
         self.calls += obs.shape[0] * obs.shape[1]
-        if self.propagation == "ts1":
-            return ts1_step(self.ensemble, obs, action, self.generator)
-        if self.propagation == "ts_inf":
-            if len(self.ensemble.elites) != self.ensemble.config.num_elites:  # before the first fit
-                raise ValueError("TS-infinity needs a fitted ensemble: its elites are not chosen yet")
-            return ts_inf_step(self.ensemble, obs, action, self.generator)
-        batch = obs.shape[:2]
-        rows = (obs.flatten(0, 1), action.flatten(0, 1))
         if self.propagation == "mean":
-            results = self.ensemble.step_mean(*rows)
-        else:
-            first, second, third = self.ensemble.step(*rows, self.member, generator=self.generator)
-            results = (first[0], second[0], third[0])
-        next_obs, reward, terminated = (x.unflatten(0, batch) for x in results)
-        return next_obs, reward, terminated
+            next_obs, reward, terminated = self.ensemble.step_mean(obs[0], action[0])
+            return next_obs.unsqueeze(0), reward.unsqueeze(0), terminated.unsqueeze(0)  # [1, N, .]
+        members = self.member if self.propagation == "single" else self.ensemble.elites
+
+        def ask(obs: Tensor, action: Tensor) -> StepResult:
+            prediction = self.ensemble.predict(obs, action, members)
+            model = self.ensemble
+            return particle_step(prediction, obs, action, model.reward, model.terminated, self.generator)
+
+        if self.propagation == "ts1":
+            return ts1_step(ask, len(members), obs, action, self.generator)
+        return ts_inf_step(ask, len(members), obs, action)
 
 
 def make_planner(
@@ -200,17 +246,12 @@ def make_planner(
 ) -> PETSPlanner:
     """The planner that `config` describes, for actions between `low` [A] and `high` [A]."""
     model = ParticleModel(ensemble, config.propagation, config.num_particles, generator)
-    aggregate: Callable[[Tensor], Tensor] | None = None
-    if config.robust == "worst":
-
-        def aggregate(returns: Tensor) -> Tensor:
-            return worst_case(returns, ensemble.config.num_elites)
-
-    elif config.robust == "variance":
-
-        def aggregate(returns: Tensor) -> Tensor:
-            return variance_penalised(returns, config.penalty)
-
+    scores: dict[str, Callable[[Tensor], Tensor]] = {
+        "mean": particle_average,
+        "worst": partial(worst_case, num_members=ensemble.config.num_elites),
+        "variance": partial(variance_penalised, penalty=config.penalty),
+    }
+    aggregate = scores[config.robust]
     search: Planner
     if isinstance(config.optimizer, CEMConfig):
         search = CEMPlanner(model, low, high, config.optimizer, generator, aggregate)
@@ -265,6 +306,42 @@ class RandomPlanner:
         return self.low + (self.high - self.low) * torch.rand(1, len(self.low), generator=self.generator)
 
 
+def trial_loop(
+    collect: Callable[[bool], tuple[Batch, int]],
+    fit: Callable[[Batch], int],
+    num_trials: int,
+    on_trial: Callable[[int, Trial], bool | None] | None = None,
+    past: Sequence[Trial] = (),
+) -> list[Trial]:
+    """The loop of PETS (Alg. 1): a random trial; then, trial by trial, refit to all data, and plan.
+
+    Args:
+        collect: runs one trial, with the planner (True) or with random actions (False); returns its
+            transitions and the number of imagined steps that they took.
+        fit: fits the model to transitions, and returns the number of gradient steps.
+        num_trials: trials with the planner.
+        on_trial: is told each new trial's number (0 is the random one) and result; returning True stops the
+            loop.
+        past: the trials of a loop that was interrupted, to go on after them.
+
+    Returns:
+        The trials, past ones first, `num_trials + 1` of them unless stopped.
+    """
+    trials = list(past)
+    env_steps, model_calls, model_updates = trials[-1][2:] if trials else (0, 0, 0)
+    for number in range(len(trials), num_trials + 1):
+        if number > 0:
+            model_updates += fit(concatenate([trial.transitions for trial in trials]))
+        transitions, calls = collect(number > 0)
+        env_steps += len(transitions.obs)
+        model_calls += calls
+        trial_return = float(transitions.reward.sum())
+        trials.append(Trial(transitions, trial_return, env_steps, model_calls, model_updates))
+        if on_trial is not None and on_trial(number, trials[-1]):
+            break
+    return trials
+
+
 def pets_trials(
     task: Task,
     ensemble: GaussianEnsemble,
@@ -273,40 +350,28 @@ def pets_trials(
     on_trial: Callable[[int, Trial], bool | None] | None = None,
     past: Sequence[Trial] = (),
 ) -> list[Trial]:
-    """The loop of PETS (Alg. 1): a random trial; then refit to all data and plan, trial by trial.
+    """PETS in a task: `trial_loop` with the ensemble, its planner and the environment.
 
     Args:
         task: what to learn.
         ensemble: untrained or trained; it is refitted, not reset, before each trial.
         config: settings.
         generator: source of all randomness, the seeds of the environment included.
-        on_trial: is told each trial's number (0 is the random one) and result; returning True stops the loop.
-        past: the trials of a loop that was interrupted, to go on after them.
+        on_trial: see `trial_loop`.
+        past: see `trial_loop`.
 
     Returns:
         The trials, past ones first, `num_trials + 1` of them unless stopped.
     """
-    buffer = ReplayBuffer(config.buffer_size, task.obs_dim, task.action_dim)
-    planner: Planner = RandomPlanner(task.action_low, task.action_high, generator)
-    pets: PETSPlanner | None = None
-    trials = list(past)
-    env_steps, model_calls, model_updates = trials[-1][2:] if trials else (0, 0, 0)
-    for trial in trials:
-        buffer.add(*trial.transitions)
-    for number in range(len(trials), config.num_trials + 1):
-        if number > 0:
-            fit = ensemble.fit(buffer.all(), max_epochs=config.max_epochs, generator=generator)
-            model_updates += fit.num_updates
-            if pets is None:
-                planner = pets = make_planner(ensemble, task.action_low, task.action_high, config, generator)
-            pets.model.calls = 0
+    bounds = (task.action_low, task.action_high)
+    random, pets = RandomPlanner(*bounds, generator), make_planner(ensemble, *bounds, config, generator)
+
+    def collect(planned: bool) -> tuple[Batch, int]:
+        pets.model.calls = 0
         seed = int(torch.randint(2**31 - 1, (1,), generator=generator))
-        transitions = run_episode(task, planner, seed)
-        buffer.add(*transitions)
-        env_steps += len(transitions.obs)
-        model_calls += pets.model.calls if pets else 0
-        trial_return = float(transitions.reward.sum())
-        trials.append(Trial(transitions, trial_return, env_steps, model_calls, model_updates))
-        if on_trial is not None and on_trial(number, trials[-1]):
-            break
-    return trials
+        return run_episode(task, pets if planned else random, seed), pets.model.calls
+
+    def fit(data: Batch) -> int:
+        return ensemble.fit(data, max_epochs=config.max_epochs, generator=generator).num_updates
+
+    return trial_loop(collect, fit, config.num_trials, on_trial, past)
