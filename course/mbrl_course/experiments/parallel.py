@@ -153,7 +153,7 @@ def run_on_cluster(jobs: Sequence[Job], address: str, title: str = "", progress:
     failed = []
     with client:
         futures = {client.submit(run_job, job, pure=False): job for job in jobs}
-        bar = tqdm(as_completed(futures), title, total=len(futures), disable=not progress)
+        bar = tqdm(as_completed(futures, loop=client.loop), title, total=len(futures), disable=not progress)
         for future in bar:
             if (reason := future.exception()) is not None:
                 failed.append(f"{futures[future]}: {type(reason).__name__}: {reason}")
