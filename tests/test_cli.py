@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -50,7 +51,9 @@ def test_help_lists_all_verbs_and_imports_nothing_heavy() -> None:
     [
         [],
         ["fly"],
-        ["grade", "week03"],
+        ["grade"],
+        ["grade", "week03", "--submissions", ".", "--memory", "lots"],
+        ["grade", "week03", "--submissions", ".", "--cell-timeout", "2 weeks"],
         ["grade", "week03", "--submissions", ".", "--workers", "0"],
         ["grade", "week03", "--submissions", ".", "--cell-timeout", "-1"],
         ["grade", "week03", "--submissions", ".", "--timeout", "nan"],
@@ -122,8 +125,10 @@ def test_grade_a_foreign_course(tmp_path: Path, capsys: pytest.CaptureFixture[st
     make_course(tmp_path)
     hand_in(tmp_path / "in", "ada", submitted(RIGHT))
     command = ["grade", ASSIGNMENT, "--course", str(tmp_path), "--submissions", str(tmp_path / "in")]
-    assert main(command) == OK
-    assert "ada" in capsys.readouterr().out
+    assert main([*command, "--json"]) == OK
+    (ada,) = json.loads(capsys.readouterr().out)["students"]
+    assert (ada["student"], ada["total"], ada["status"]) == ("ada", 5, "graded")
+    assert ada["tests"]["build"]["double-test-1"]["status"] == "passed"
     hand_in(tmp_path / "in", "bob", "no notebook")
     assert main(command) == PROBLEM
     captured = capsys.readouterr()
@@ -132,6 +137,21 @@ def test_grade_a_foreign_course(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert ASSIGNMENT in capsys.readouterr().err
     assert main([*command[:-1], str(tmp_path / "nowhere")]) == USAGE
     assert "--submissions" in capsys.readouterr().err
+
+
+def test_sizes_and_durations() -> None:
+    for text, size in {
+        "512": 512,
+        "500M": 500 << 20,
+        "1.5G": 3 << 29,
+        "2GiB": 2 << 30,
+        "64kb": 64 << 10,
+    }.items():
+        options = make_parser().parse_args(["grade", "week03", "--memory", text])
+        assert options.memory == size
+    for text, seconds in {"90": 90, "90s": 90, "1.5m": 90, "1h": 3600}.items():
+        options = make_parser().parse_args(["grade", "week03", "--timeout", text])
+        assert options.timeout == seconds
 
 
 def test_run_lists_the_experiments(capsys: pytest.CaptureFixture[str]) -> None:

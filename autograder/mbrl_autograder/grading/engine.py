@@ -138,8 +138,11 @@ def of_assignment(
     found, others = [], []
     for one in arrived:
         folder = assignment.course.folder("submitted", assignment.name, one.student)
-        absent = not one.files and folder.parent.is_dir() and not folder.exists() and not folder.is_symlink()
-        if absent:
+        mine = assignment.course.submitted_folder(assignment.name) / one.student
+        named = folder.exists() or folder.is_symlink()
+        elsewhere = mine.is_dir() and any(path.is_dir() for path in mine.iterdir())
+        direct = mine.is_dir() and any(path.suffix in (".ipynb", ".zip") for path in mine.iterdir())
+        if elsewhere and not named and not direct:
             others.append(one.student)
         else:
             found.append(one)

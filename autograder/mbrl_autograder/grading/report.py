@@ -120,7 +120,7 @@ def _summary_line(result: ClassResult) -> str:
     parts += [f"{number(count)} {name}" for name in STATUSES[1:] if (count := found[name.replace(" ", "_")])]
     parts += [f"{number(found['flagged'])} flagged"] if found["flagged"] else []
     text = f"{', '.join(parts)}; {number(found['judged'])} notebooks judged"
-    text += f", {number(found['reused'])} taken from earlier runs" if found["reused"] else ""
+    text += f", {number(found['reused'])} known already" if found["reused"] else ""
     text += f" in {result.seconds:.1f} s"
     return text + (f" ({found['seconds_per_submission']:.2f} s each)" if found["judged"] else "")
 

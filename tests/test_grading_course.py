@@ -1,0 +1,214 @@
+"""Grading in a course that somebody else set up, and grading again: what is kept, and what goes wrong."""
+
+from __future__ import annotations
+
+import io
+import os
+import sqlite3
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbgrader.api import Gradebook
+
+from mbrl_autograder.grading import ClassResult, GradingError, Job, Options, Outcome, as_json, grade
+from mbrl_autograder.grading.executor import JudgeExecutor
+from mbrl_autograder.grading.model import CRASHED, EARLIER, MISSING, Row
+from mbrl_autograder.grading.notebooks import grade_id
+from mbrl_autograder.grading.state import exclusive
+from mbrl_autograder.judge.journal import Journal
+from mbrl_autograder.judge.results import GRADED, PASSED, CellResult, SubmissionResult
+from small_course import ASSIGNMENT, RIGHT, build_source, experiments_source, hand_in, make_course, submitted
+
+CONFIG = """
+c = get_config()
+c.CourseDirectory.db_url = "sqlite:///marks.db"
+c.CourseDirectory.submitted_directory = "handed-in"
+c.CourseDirectory.source_directory = "src"
+c.ClearHiddenTests.begin_test_delimeter = "SECRET FROM HERE"
+c.ClearHiddenTests.end_test_delimeter = "SECRET TO HERE"
+c.LateSubmissionPlugin.penalty_method = "zero"
+"""
+
+
+def all_right(job: Job) -> Outcome:
+    """An executor that runs nothing and gives all points."""
+    points = {
+        grade_id(cell): cell.metadata.nbgrader.points
+        for cell in job.notebook.cells
+        if cell.metadata.get("nbgrader", {}).get("grade")
+    }
+    return Outcome(job.notebook, points)
+
+
+def run(course: Path, submissions: Path | None, executor: Any = all_right) -> ClassResult:
+    return grade(ASSIGNMENT, submissions, course, Options(workers=1), executor=executor, progress=False)
+
+
+def by_name(result: ClassResult) -> dict[str, Row]:
+    return {row.student: row for row in result.rows}
+
+
+def mark(database: Path, points: float) -> None:
+    """A marker gives points for the written answer."""
+    with Gradebook(f"sqlite:///{database}") as gradebook:
+        grade = gradebook.find_grade("q1", "experiments", ASSIGNMENT, "ada")
+        grade.manual_score, grade.needs_manual_grade = points, False
+        gradebook.db.commit()
+
+
+def needs_marker(database: Path) -> bool:
+    with Gradebook(f"sqlite:///{database}") as gradebook:
+        return bool(gradebook.find_grade("q1", "experiments", ASSIGNMENT, "ada").needs_manual_grade)
+
+
+def test_the_same_again_asks_no_marker_again(tmp_path: Path) -> None:
+    make_course(tmp_path, experiments=True)
+    answer = experiments_source()
+    answer.cells[1].source = "Because."
+    hand_in(tmp_path / "in", "ada", submitted(RIGHT))
+    hand_in(tmp_path / "in", "ada", answer, "experiments")
+    run(tmp_path, tmp_path / "in")
+    database = tmp_path / "gradebook.db"
+    assert needs_marker(database)
+    mark(database, 3.5)
+    assert by_name(run(tmp_path, tmp_path / "in"))["ada"].marks["q1"] == 3.5
+    assert not needs_marker(database), "nothing changed"
+    answer.cells[1].source = "Because of that."
+    hand_in(tmp_path / "in", "ada", answer, "experiments")
+    assert by_name(run(tmp_path, tmp_path / "in"))["ada"].marks["q1"] == 3.5
+    assert needs_marker(database), "another answer is to be looked at"
+
+
+def test_a_foreign_course_keeps_its_ways(tmp_path: Path) -> None:
+    make_course(tmp_path)
+    (tmp_path / "source").rename(tmp_path / "src")
+    source = tmp_path / "src" / ASSIGNMENT / "build.ipynb"
+    text = source.read_text(encoding="utf-8")
+    text = text.replace("BEGIN HIDDEN TESTS", "SECRET FROM HERE").replace(
+        "END HIDDEN TESTS", "SECRET TO HERE"
+    )
+    source.write_text(text, encoding="utf-8")
+    (tmp_path / "nbgrader_config.py").write_text(CONFIG, encoding="utf-8")
+    arrived = tmp_path / "handed-in"
+    for student, year in (("early", 2020), ("late", 2030), ("odd", 0)):
+        path = hand_in(arrived, student, submitted(RIGHT))
+        path.with_name("timestamp.txt").write_text(f"{year}-01-01 12:00:00 UTC" if year else "yesterday")
+    hand_in(arrived, "nowhere", submitted(RIGHT)).parent.rename(arrived / "nowhere" / "another-week")
+    run(tmp_path, None)
+    with Gradebook(f"sqlite:///{tmp_path / 'marks.db'}") as gradebook:
+        gradebook.update_or_create_assignment(ASSIGNMENT, duedate="2025-01-01 00:00:00 UTC")
+    result = run(tmp_path, None)
+    rows = by_name(result)
+    assert {name: row.total for name, row in rows.items()} == {"early": 5, "late": 0, "odd": 5, "nowhere": 0}
+    assert rows["late"].penalty == 5 and "holds no time" in rows["odd"].reason
+    assert rows["nowhere"].status == MISSING
+    assert not (tmp_path / "gradebook.db").exists()
+    students = {one["student"]: one for one in as_json(result)["students"]}
+    assert students["late"]["penalty"] == 5 and students["late"]["total"] == 0
+
+
+def test_what_lies_beside_belongs_to_one_student(tmp_path: Path) -> None:
+    make_course(tmp_path)
+    seen: dict[str, set[str]] = {}
+
+    def look(job: Job) -> Outcome:
+        seen[job.student] = set(job.files)
+        return all_right(job)
+
+    arrived = tmp_path / "in"
+    hand_in(arrived, "ada", submitted(RIGHT)).with_name("helper.py").write_text("x = 1")
+    (arrived / "bob.ipynb").write_text(nbformat.writes(submitted(RIGHT)))
+    (arrived / "roster.csv").write_text("ada,bob")
+    run(tmp_path, arrived, look)
+    assert seen == {"ada": {"helper.py"}, "bob": set()}
+
+
+class StandIn:
+    """Gives all points, without running anything."""
+
+    def grade_content(self, *arguments: Any) -> SubmissionResult:
+        tests = {"add-test-1": 1, "add-test-2": 2, "double-test-1": 2}
+        cells = {name: CellResult(most, most, PASSED) for name, most in tests.items()}
+        return SubmissionResult(GRADED, cells=cells)
+
+    def close(self) -> None:
+        pass
+
+
+def recorded(database: Path) -> dict[str, float]:
+    with Gradebook(f"sqlite:///{database}") as gradebook:
+        return {one.student_id: one.score for one in gradebook.assignment_submissions(ASSIGNMENT)}
+
+
+def test_a_full_disk_ends_the_run_and_spares_the_gradebook(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_course(tmp_path)
+    hand_in(tmp_path / "in", "ada", submitted(RIGHT))
+    run(tmp_path, tmp_path / "in")
+    hand_in(tmp_path / "in", "bob", submitted(RIGHT))
+    journal = Journal(tmp_path / "results.jsonl")
+    with io.FileIO("/dev/full", "w") as full, monkeypatch.context() as patch:
+        patch.setattr(journal, "_file", full)
+        with pytest.raises(GradingError, match="No space left"):
+            run(tmp_path, tmp_path / "in", JudgeExecutor(nullcontext(StandIn()), journal))
+    assert recorded(tmp_path / "gradebook.db") == {"ada": 5}
+    full_path = tmp_path / "autograded" / "bob"
+    full_path.write_text("a file stands where a folder should be")
+    with pytest.raises(GradingError, match="cannot write"):
+        run(tmp_path, tmp_path / "in", JudgeExecutor(nullcontext(StandIn()), journal))
+    assert recorded(tmp_path / "gradebook.db") == {"ada": 5}
+    full_path.unlink()
+    run(tmp_path, tmp_path / "in", JudgeExecutor(nullcontext(StandIn()), journal))
+    assert recorded(tmp_path / "gradebook.db") == {"ada": 5, "bob": 5}
+
+
+def test_a_gradebook_in_use_is_a_clear_error(tmp_path: Path) -> None:
+    make_course(tmp_path)
+    hand_in(tmp_path / "in", "ada", submitted(RIGHT))
+    run(tmp_path, tmp_path / "in")
+    hand_in(tmp_path / "in", "bob", submitted(RIGHT))
+    other = sqlite3.connect(tmp_path / "gradebook.db", isolation_level=None)
+    other.execute("begin immediate")
+    with pytest.raises(GradingError, match=r"gradebook.*locked.*goes on"):
+        run(tmp_path, tmp_path / "in")
+    other.close()
+    assert recorded(tmp_path / "gradebook.db") == {"ada": 5}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the lock is POSIX's")
+def test_one_run_at_a_time(tmp_path: Path) -> None:
+    make_course(tmp_path)
+    hand_in(tmp_path / "in", "ada", submitted(RIGHT))
+    with exclusive(tmp_path), pytest.raises(GradingError, match="another run"):
+        run(tmp_path, tmp_path / "in")
+    run(tmp_path, tmp_path / "in")
+    assert (tmp_path / ".mbrl-course" / ".gitignore").read_text() == "*\n"
+
+
+def test_a_judge_that_fails_takes_no_mark_away(tmp_path: Path) -> None:
+    make_course(tmp_path)
+    hand_in(tmp_path / "in", "ada", submitted(RIGHT))
+    run(tmp_path, tmp_path / "in")
+
+    def broken(job: Job) -> Outcome:
+        raise MemoryError
+
+    row = by_name(run(tmp_path, tmp_path / "in", broken))["ada"]
+    assert row.status == CRASHED and row.total == 5
+    row = by_name(run(tmp_path, hand_in(tmp_path / "in2", "bob", submitted(RIGHT)).parents[2]))["ada"]
+    assert row.status == EARLIER and row.total == 5
+
+
+def test_a_source_without_cell_ids(tmp_path: Path) -> None:
+    make_course(tmp_path)
+    old = build_source()
+    for cell in old.cells:
+        del cell["id"]
+    old.nbformat_minor = 4
+    (tmp_path / "source" / ASSIGNMENT / "build.ipynb").write_text(nbformat.writes(old), encoding="utf-8")
+    hand_in(tmp_path / "in", "ada", submitted(RIGHT))
+    assert by_name(run(tmp_path, tmp_path / "in"))["ada"].total == 5
