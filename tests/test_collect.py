@@ -10,12 +10,15 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
+import nbformat
 import pytest
 
 from mbrl_autograder.grading import GradingError, Limits
 from mbrl_autograder.grading.archives import ArchiveError, ArchiveLimits, unpack
 from mbrl_autograder.grading.collect import collect, collection
 from mbrl_autograder.grading.model import UNREADABLE, Submission
+from mbrl_course.cli import main
+from small_course import ASSIGNMENT, RIGHT, hand_in, make_course, submitted
 
 NOTEBOOKS = ["build", "experiments"]
 LIMITS = ArchiveLimits(members=100, total_bytes=10_000_000)
@@ -307,3 +310,39 @@ def test_errors_say_what_to_pass(tmp_path: Path) -> None:
     }.items():
         with pytest.raises(GradingError, match=words):
             collect(tmp_path / name, "week03", NOTEBOOKS, Limits())
+
+
+# the dry run
+
+
+def test_a_dry_run_lists_and_grades_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    course = make_course(tmp_path / "course")
+    arrived = tmp_path / "in"
+    hand_in(arrived, "right", submitted(RIGHT))
+    hand_in(arrived, "untouched", submitted())
+    hand_in(arrived, "broken", "{")
+    odd = submitted(RIGHT)
+    odd.cells = [one for one in odd.cells if one.metadata.get("nbgrader", {}).get("grade_id") != "double"]
+    odd.cells.append(nbformat.from_dict({**odd.cells[2], "id": "again"}))
+    hand_in(arrived, "odd", odd)
+    fill(arrived, {"word/essay.docx": "x", "roster.csv": "x", "else/sums/build.ipynb": nbformat.writes(v4())})
+    before = sorted(course.rglob("*"))
+    arguments = ["grade", ASSIGNMENT, "--course", str(course), "--submissions", str(arrived), "--dry-run"]
+    assert main(arguments) == 1
+    text = capsys.readouterr().out
+    lines = {line.split()[0]: " ".join(line.split()[1:]) for line in text.splitlines() if line}
+    assert lines["right"] == "ok" and lines["untouched"] == "untouched"
+    assert lines["broken"].startswith("broken build.ipynb: the file is not JSON")
+    assert lines["odd"] == "ok build.ipynb: add more than once, without double"
+    assert lines["else"] == "wrong one build.ipynb: none of the assignment's cells is in it"
+    assert lines["word"] == "missing no notebook, but essay.docx"
+    assert "3 of 6 can be graded; this was a dry run, nothing was graded" in text
+    assert "passed over: roster.csv" in text
+    assert sorted(course.rglob("*")) == before, "nothing is written"
+    fine = tmp_path / "fine"
+    hand_in(fine, "right", submitted(RIGHT))
+    assert main([*arguments[:-2], str(fine), "--dry-run"]) == 0
+
+
+def v4() -> nbformat.NotebookNode:
+    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")])
