@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from nbgrader.api import Gradebook
@@ -39,8 +40,8 @@ def make_class(folder: Path) -> None:
     notebook.write_text(json.dumps(source()))
     for number in range(STUDENTS):
         submission = Submission(right=True)
-        cell = {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None, "id": "asked"}
-        submission.cells.insert(0, cell | {"source": f"# {3 * number / STUDENTS}"})
+        cell: dict[str, Any] = {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None}
+        submission.cells.insert(0, cell | {"id": "asked", "source": f"# {3 * number / STUDENTS}"})
         path = folder / "in" / f"student{number}" / "small.ipynb"
         path.parent.mkdir(parents=True)
         path.write_bytes(submission.data())
