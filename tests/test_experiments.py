@@ -89,7 +89,7 @@ def test_every_experiment_runs_and_leaves_its_files(name: str, tmp_path: Path) -
         ("pets-cartpole", 1),
         ("pets-cartpole", 3),
         ("dyna-ppo-cartpole", 1),
-        ("dyna-ppo-cartpole", 9),
+        ("dyna-ppo-cartpole", 7),
         ("mbpo-pendulum", 1),
         ("mbpo-pendulum", 7),
     ],
