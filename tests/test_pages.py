@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import base64
 import io
+import json
+import shutil
+import subprocess
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -46,6 +50,7 @@ TAGS = {
     *("svg", "rect", "text", "line"),
 }
 VOID = {"meta", "img"}
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 class Page(HTMLParser):
@@ -384,6 +389,54 @@ def test_a_class_of_nobody(tmp_path: Path) -> None:
     result = ClassResult("week03", EXERCISES, (row("eve", status=MISSING),), tmp_path / "grades.csv")
     text = Page(write_overview(tmp_path / "overview.html", result, {})).text
     assert "1 student 0 with marks" in text and "Nothing arrived eve" in text
+
+
+WATCHER = """<body>{frames}<script>
+onload = () => {{
+  const seen = [...document.querySelectorAll("iframe")].map(frame => {{
+    const inner = frame.contentDocument.documentElement;
+    return [frame.contentDocument.title, inner.scrollWidth - inner.clientWidth];
+  }});
+  document.body.textContent = "SEEN" + JSON.stringify(seen) + "SEEN";
+}};
+</script></body>"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium (Debian: apt-get install chromium)")
+def test_in_a_browser_nothing_runs_and_nothing_sticks_out(tmp_path: Path) -> None:
+    script = "<script>document.title = 'ran'</script><img src=x onerror=\"document.title = 'ran'\">"
+    result, outcomes = class_result(tmp_path)
+    long = "a" * 300 + " " + "sample_sequences(mean, std, low, high)  " * 20
+    failed = {**CELLS, "noise-test-1": CellResult(0, 2, FAILED, long, long)}
+    found = {
+        "build": outcome(build(code=f"# {long}{script}", own=script, heading=f"# {long}"), failed),
+        "experiments": outcome(answers(long + script, new_output("stream", text=long + script)), {}),
+    }
+    student = row("name-" * 20, reason=long)
+    pages = write_feedback(tmp_path, "week03", student, EXERCISES, found)
+    rows = (*result.rows, student)
+    result = ClassResult("week03", EXERCISES, rows, tmp_path / "grades.csv")
+    overview = write_overview(tmp_path / "overview.html", result, {**outcomes, student.student: found})
+    frames = [
+        f'<iframe src="{path.name}" style="width: {width}px; height: 900px"></iframe>'
+        for path in (*pages, overview)
+        for width in (375, 1200)
+    ]
+    (tmp_path / "watch.html").write_text(WATCHER.format(frames="".join(frames)), encoding="utf-8")
+    command = [
+        str(CHROMIUM),
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--allow-file-access-from-files",
+    ]
+    command += [f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", f"file://{tmp_path / 'watch.html'}"]
+    dump = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    seen = json.loads(unescape(dump.split("SEEN")[1]))
+    assert len(seen) == 6
+    assert all(title.startswith("week03 · ") for title, _ in seen)
+    assert [too_wide for _, too_wide in seen] == [0] * 6
 
 
 def test_levels() -> None:

@@ -34,6 +34,8 @@ a { color: var(--accent); }
   margin: 1rem 0; }
 .exercise { border-top: 1px solid var(--line); margin-top: 2rem; }
 .exercise > h2 { margin-top: 1rem; display: flex; justify-content: space-between; gap: 1rem; }
+h1, h2, h3, p, summary, .what, .answer, .comment, .notice { overflow-wrap: anywhere; }
+.exercise > h2 > :first-child { min-width: 0; }
 .points { white-space: nowrap; font-variant-numeric: tabular-nums; }
 ul.checks { list-style: none; margin: .5rem 0; padding: 0; }
 ul.checks > li { display: grid; grid-template-columns: 1.4rem 1fr auto; gap: 0 .4rem; padding: .45rem 0; }
