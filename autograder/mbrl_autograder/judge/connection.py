@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import builtins
 import socket
+import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -93,6 +94,9 @@ class Student:
         self._sock: socket.socket | None = None
         self._next = 0
         self._depth = 0
+        self.test = ""  # the file name of the test that runs
+        self.changed: set[tuple[int, int]] = set()  # line of the test, argument: what calls there changed
+        self.allowed: set[tuple[int, int]] | None = None  # where arguments change; None for everywhere
 
     # life -----------------------------------------------------------------------------------------
 
@@ -269,12 +273,32 @@ class Student:
         try:
             unpack = self.unpacker(blobs).unpack
             given = [*args, *kwargs.values()]
+            line = self._line()
             for number, value in answer["changed"]:
-                self.outgoing.change(given[number], unpack(value))
+                if self._may_change((line, number)):
+                    self.outgoing.change(given[number], unpack(value))
             for number, state in answer["twins"]:
                 if number in twins:
-                    self.outgoing.take_state(number, unpack(state))
+                    new = unpack(state)
+                    if self.outgoing.is_drawn_from(number) or (
+                        self.outgoing.differs(number, new)
+                        and self._may_change((line, -1 - twins.index(number)))
+                    ):
+                        self.outgoing.take_state(number, new)
             packed_result = answer["value"]
         except (wire.WireError, TypeError, KeyError, ValueError, IndexError, RuntimeError) as error:
             raise self._end(StudentEnded("the code's process sent what is no answer")) from error
         return self.value(packed_result, blobs)
+
+    def _line(self) -> int:
+        """The line of the test that is running, or 0."""
+        frame: Any = sys._getframe()
+        while frame is not None:
+            if frame.f_code.co_filename == self.test:
+                return int(frame.f_lineno)
+            frame = frame.f_back
+        return 0
+
+    def _may_change(self, place: tuple[int, int]) -> bool:
+        self.changed.add(place)
+        return self.allowed is None or place in self.allowed

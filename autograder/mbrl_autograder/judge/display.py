@@ -17,11 +17,13 @@ from .results import PARTIAL, PASSED, CellResult
 MAX_TEXT = 20_000
 MAX_PICTURE = 3_000_000
 MAX_OUTPUTS = 60
+MAX_PIXELS = 50_000_000
 PICTURES = {"image/png": b"\x89PNG\r\n\x1a\n", "image/jpeg": b"\xff\xd8\xff"}
 _CODE = re.compile(r"(```.*?```|~~~.*?~~~|`[^`\n]*`)", re.S)
 _TAG = re.compile(r"<(?=[A-Za-z/!?])")
-_LINK = re.compile(r"(\]\s*\(\s*<?|\]:\s*<?)\s*(?:javascript|vbscript|data)\s*:", re.I)
-_ENTITY_LINK = re.compile(r"(\]\s*\(|\]:)([^)\n]*&[^)\n]*)")
+# bounded or possessive, so that no text takes long
+_LINK = re.compile(r"(\]\s*+\(\s*+<?|\]:\s*+<?)\s*+(?:javascript|vbscript|data)\s*+:", re.I)
+_ENTITY_LINK = re.compile(r"(\]\s*+\(|\]:)(\s*+[^)\n&]{0,300}+&[^)\n]*)")
 
 
 def safe_markdown(text: str) -> str:
@@ -51,9 +53,17 @@ def safe_data(data: Mapping[str, Any]) -> dict[str, str]:
                 raw = base64.b64decode("".join(value.split()), validate=True)
             except (binascii.Error, ValueError):
                 continue
-            if raw.startswith(begin):
+            if raw.startswith(begin) and _is_small(kind, raw):
                 kept[kind] = base64.b64encode(raw).decode()
     return kept
+
+
+def _is_small(kind: str, raw: bytes) -> bool:
+    """Whether a picture unpacks to what a browser can hold."""
+    if kind != "image/png":
+        return True
+    width, height = (int.from_bytes(raw[i : i + 4], "big") for i in (16, 20))
+    return len(raw) > 24 and width * height <= MAX_PIXELS
 
 
 def safe_outputs(outputs: Any) -> list[NotebookNode]:

@@ -25,7 +25,7 @@ from .notebook import (
     source_cells,
 )
 from .notebook import visible_text as visible
-from .plan import SourcePlan, plan_source, plan_submission
+from .plan import SourcePlan, Unit, plan_source, plan_submission
 from .process import WorkerError, WorkerProcess
 from .results import (
     CRASHED,
@@ -265,12 +265,18 @@ def make_job(
         "student_names": sorted(plan.student_names),
         "shared": sorted(plan.shared),
         "operators": {name: sorted(found) for name, found in plan.operators.items()},
-        "units": [{"id": unit.id, "kind": unit.kind, "code": unit.code} for unit in units],
+        "units": _plain(units),
+        "reference": _plain(plan.reference),
+        "plain_objects": plan.plain_objects,
         "files": {name: data.decode("latin-1") for name, data in files.items()},
         "folder": str(Path(source).resolve().parent),
         "limits": {**times, "submission_seconds": limits.submission_seconds},
     }
     return job, notes, behind
+
+
+def _plain(units: Sequence[Unit]) -> list[dict[str, str]]:
+    return [{"id": unit.id, "kind": unit.kind, "code": unit.code} for unit in units]
 
 
 def _no_cells(plan: SourcePlan) -> dict[str, CellResult]:

@@ -16,6 +16,10 @@ SETTINGS = re.compile(
     r"(set_|manual_seed$|seed$|filterwarnings$|simplefilter$|seterr$|setrecursionlimit$|basicConfig$)"
 )
 FOLDERS = {"makedirs", "mkdir"}
+MAX_TEXT = 300_000  # characters of a cell: nobody writes more, and reading it takes the time of others
+MAX_WORK = 3_000_000  # characters times lines with magics: each of them makes IPython read the cell again
+MAX_STATEMENTS = 2000
+_MAGIC = re.compile(r"^\s*[%!?,;/]|[=?]\s*[%!]|\?\s*$", re.M)
 
 
 def unwrapped(code: str) -> str:
@@ -30,8 +34,14 @@ def unwrapped(code: str) -> str:
 @lru_cache(maxsize=4096)
 def parse(code: str) -> ast.Module | None:
     """The syntax tree of a cell, magics translated; None where it has no valid syntax."""
+    if len(code) > MAX_TEXT:
+        return None
     try:
-        return ast.parse(TransformerManager().transform_cell(unwrapped(code)))
+        text = unwrapped(code)
+        magics = 0 if text.lstrip().startswith("%%") else len(_MAGIC.findall(text))
+        if magics * len(text) > MAX_WORK:
+            return None
+        return ast.parse(TransformerManager().transform_cell(text))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
 
@@ -65,7 +75,12 @@ class Statement:
 def statements(code: str) -> tuple[Statement, ...]:
     """The top-level statements of a cell, or none where it has no valid syntax."""
     tree = parse(code)
-    return () if tree is None else tuple(_statement(node) for node in tree.body)
+    if tree is None or len(tree.body) > MAX_STATEMENTS:
+        return ()
+    try:
+        return tuple(_statement(node) for node in tree.body)
+    except RecursionError:
+        return ()
 
 
 def _statement(node: ast.stmt) -> Statement:
@@ -85,10 +100,12 @@ def _statement(node: ast.stmt) -> Statement:
             changes |= _root(item.func)
         if isinstance(item, ast.AugAssign) and isinstance(item.target, ast.Name):
             changes.add(item.target.id)
+    reads = global_reads(ast.unparse(node))
     for inner in ast.walk(node):
         if isinstance(inner, ast.Global):
-            binds |= set(inner.names)
-    reads = global_reads(ast.unparse(node))
+            reads |= set(
+                inner.names
+            )  # a function that sets them when it is called; who binds them first is another
     is_import = isinstance(node, ast.Import | ast.ImportFrom)
     return Statement(
         code=ast.unparse(node),

@@ -17,6 +17,9 @@ TEST, SOLUTION, LOCKED, PLAIN, TEXT = "test", "solution", "locked", "plain", "te
 HIDDEN_BEGIN, HIDDEN_END = "BEGIN HIDDEN TESTS", "END HIDDEN TESTS"
 
 
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
+
+
 class UnreadableError(ValueError):
     """There is nothing that can be graded; the message says why, in words for the student."""
 
@@ -72,6 +75,8 @@ def parse_notebook(data: bytes) -> dict[str, Any]:
         raise UnreadableError("the file is not UTF-8 text") from error
     try:
         content = json.loads(text)
+        if _HALF.search(text):  # halves of characters, which no file can hold
+            content = json.loads(json.dumps(content, ensure_ascii=False).encode("utf-8", "replace"))
     except (ValueError, RecursionError) as error:
         raise UnreadableError("the file is not JSON, so it is not a notebook") from error
     if not isinstance(content, dict):

@@ -14,6 +14,7 @@ import functools
 import importlib
 import io
 import pickle
+import random
 import sys
 import types
 from typing import TYPE_CHECKING, Any
@@ -159,6 +160,24 @@ class Outgoing:
         if name == "get" and isinstance(args[0], str) and not args[0].startswith("_"):
             return getattr(value, args[0])
         raise wire.WireError("unknown request")
+
+    def is_drawn_from(self, number: int) -> bool:
+        """Whether the object is a random generator."""
+        torch, numpy = sys.modules.get("torch"), sys.modules.get("numpy")
+        kinds: tuple[type, ...] = (random.Random,)
+        if torch is not None:
+            kinds += (torch.Generator,)
+        if numpy is not None:
+            kinds += (numpy.random.Generator, numpy.random.RandomState)
+        return isinstance(self._objects[number], kinds)
+
+    def differs(self, number: int, state: Any) -> bool:
+        """Whether a state is another one than the object has."""
+        if state is None:
+            return False
+        ours, theirs = (Packer(lambda item, _: {"$": "other", "id": id(item)}) for _ in range(2))
+        before = twin_state(self._objects[number])
+        return (ours.pack(before), ours.blobs) != (theirs.pack(state), theirs.blobs)
 
     def take_state(self, number: int, state: Any) -> None:
         """Brings an object of the test's to the state that its twin has after a call."""

@@ -15,12 +15,15 @@ import ast
 import builtins
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from .names import Statement, imported_modules, parse, special_methods, statements, unwrapped
 from .notebook import LOCKED, PLAIN, SOLUTION, TEST, TEXT, Cell, grade_id, hidden_lines, text_of, visible_text
 
 BUILTINS = frozenset(vars(builtins))
+MAX_ROUNDS = 100  # helpers of helpers of helpers
+MAX_OWN_TEXT = 2_000_000  # characters of all of a student's own cells together
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,23 @@ class SourcePlan:
     operators: dict[str, set[str]] = field(default_factory=dict)
     tainted: set[int] = field(default_factory=set)
     modules: list[str] = field(default_factory=list)
+
+    @cached_property
+    def reference(self) -> list[Unit]:
+        """What the student's process would run of the source's own solutions."""
+        cells = [
+            {"cell_type": "code", "metadata": {"nbgrader": {"grade_id": cell.id}}, "source": cell.text}
+            for cell in self.cells
+            if cell.kind != TEXT
+        ]
+        return plan_submission(self, {"cells": cells})[0]
+
+    @property
+    def plain_objects(self) -> list[str]:
+        """Classes of the source's without bases: what a student builds upon is not seen by tests."""
+        trees = [tree for cell in self.cells if (tree := parse(cell.text))]
+        nodes = [node for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)]
+        return sorted({node.name for node in nodes if not node.bases})
 
     @property
     def wanted(self) -> set[str]:
@@ -167,7 +187,7 @@ def plan_submission(plan: SourcePlan, content: dict[str, Any]) -> tuple[list[Uni
     order: list[Unit] = []
     parts: dict[str, list[str]] = {}
     notes: list[str] = []
-    last_test = -1
+    last_test, own = -1, 0
     positions: dict[str, int] = {}
     for number, cell in enumerate(content["cells"]):
         name, text = grade_id(cell), text_of(cell)
@@ -186,6 +206,9 @@ def plan_submission(plan: SourcePlan, content: dict[str, Any]) -> tuple[list[Uni
                 parts[name] = [text]
                 order.append(Unit(name, SOLUTION, "", ()))
         elif isinstance(cell, dict) and cell.get("cell_type") == "code" and text.strip():
+            own += len(text) + 100
+            if own > MAX_OWN_TEXT:
+                continue
             order.append(Unit(f"cell {number + 1}", PLAIN, text, ()))
     for unit in order:
         if unit.kind == SOLUTION:
@@ -243,8 +266,7 @@ def _chosen(plan: SourcePlan, order: list[Unit]) -> list[Unit]:
     modules = _union(imported_modules(unit.code) for unit in order)
     spare = _spare_units(plan)
     keep: dict[int, Sequence[Statement]] = {}
-    changed = True
-    while changed:
+    for _ in range(MAX_ROUNDS):
         changed = False
         for i, unit in enumerate([*order, *spare]):
             if unit.kind == SOLUTION:
@@ -267,6 +289,8 @@ def _chosen(plan: SourcePlan, order: list[Unit]) -> list[Unit]:
                 keep[i] = [*keep.get(i, ()), statement]
                 needed |= statement.reads
                 changed = True
+        if not changed:
+            break
     units = []
     for i, unit in enumerate([*order, *spare]):
         if unit.kind == SOLUTION or (unit.kind == LOCKED and i in keep):

@@ -11,14 +11,17 @@ from typing import Any
 
 MAX_BLOCKS = 4000
 WORDS = 624
+MAX_STEPS = 1 << 40
+PCG_FACTORS = {"PCG64": 0x2360ED051FC65DA44385DF649FCCF645, "PCG64DXSM": 0xDA942042E4DD58B5}
+PCG_MASK = (1 << 128) - 1
 
 
 def may_follow(value: Any, before: Any, after: Any) -> bool:
     """Whether drawing from the generator `value` leads from state `before` to state `after`.
 
     For what is no generator, such as a network's parameters, any state may follow. Mersenne twisters are
-    advanced
-    block by block, at most `MAX_BLOCKS` times; a PCG64 has to keep its stream.
+    advanced block by block, at most `MAX_BLOCKS` times; a PCG64 has to keep its stream, and the steps that
+    it made, which its states tell, are counted.
     """
     keys_before, keys_after = _twister_keys(before), _twister_keys(after)
     if keys_before is not None:
@@ -28,7 +31,7 @@ def may_follow(value: Any, before: Any, after: Any) -> bool:
             return False
         if before["bit_generator"] not in ("PCG64", "PCG64DXSM"):
             return False
-        return bool(after["state"]["inc"] == before["state"]["inc"])
+        return _steps_of_pcg(before, after) <= MAX_STEPS
     return True
 
 
@@ -69,3 +72,20 @@ def _reaches(before: Any, after: Any) -> bool:
         twister.random_raw(1)
         keys = twister.state["state"]["key"]
     return False
+
+
+def _steps_of_pcg(before: Any, after: Any) -> int:
+    """How often a PCG64 was drawn from between two states: the logarithm in its congruence, bit by bit
+    (O'Neill, "PCG", HMC-CS-2014-0905, section 4.3.1)."""
+    state, goal, add = before["state"]["state"], after["state"]["state"], before["state"]["inc"]
+    if type(goal) is not int or after["state"]["inc"] != add or not 0 <= goal <= PCG_MASK:
+        return PCG_MASK
+    factor, steps, bit = PCG_FACTORS[before["bit_generator"]], 0, 1
+    while state != goal and bit <= PCG_MASK:
+        if (state ^ goal) & bit:
+            state = (state * factor + add) & PCG_MASK
+            steps |= bit
+        bit <<= 1
+        add = (factor + 1) * add & PCG_MASK
+        factor = factor * factor & PCG_MASK
+    return steps

@@ -1,5 +1,5 @@
 # ruff: noqa: D105, D107
-"""Runs the source's tests against one submission; a fresh process of the worker's does this for each."""
+"""Runs one test at a time: the names it asks for, its deadline, its points, and what it says."""
 
 from __future__ import annotations
 
@@ -8,16 +8,14 @@ import builtins
 import contextlib
 import io
 import math
-import os
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from . import proxies
-from .child.wire import DeadlineError
+from .child.packing import Packer
 from .coercion import COERCIONS
 from .connection import GRACE_SECONDS, Interrupted, Student, StudentEnded, StudentErrorInfo, TimedOut
 from .messages import Failure, failure_of
@@ -27,6 +25,7 @@ from .sandbox import Sandbox
 
 MAX_PRINTED = 20_000
 MAX_RESTARTS = 12
+SEEDS = (("torch", "torch", "manual_seed"), ("numpy", "numpy.random", "seed"), ("random", "random", "seed"))
 
 
 class Printed(io.StringIO):
@@ -64,6 +63,7 @@ class World:
         }
         shared, operators = set(job["shared"]), {name: set(found) for name, found in job["operators"].items()}
         self.student = Student(sandbox, self.namespace, shared, operators)
+        self.dtypes = ["float32"]
         self.ends = time.monotonic() + self.limits["submission_seconds"]
         self.skipped: set[int] = set()
         self.restarts = 0
@@ -101,6 +101,8 @@ class World:
                 raise StudentEnded("the code ended its process again and again")
             self.student.start()
             self.student.trouble = None
+            self._allow(self.limits["cell_seconds"])
+            self.student.ask("setup", objects=self.job["plain_objects"])
             if self._run_units():
                 self.student.trouble = None
                 return
@@ -149,6 +151,7 @@ class World:
         if not isinstance(answer, dict):
             raise StudentEnded("the code's process sent what is no answer")
         self._note(unit, answer)
+        self.dtypes = ["float64", "float32"] if answer.get("dtype") == "torch.float64" else ["float32"]
         if not answer.get("error"):
             return ""
         return StudentErrorInfo(answer["error"]).types[0]
@@ -173,22 +176,27 @@ class World:
 
     def run(self, test: dict[str, Any], visible_only: bool = False) -> dict[str, Any]:
         """Runs one test; a result that is of another kind than the test expects is converted, and the test
-        run again."""
+        run again; also with the usual kind of numbers, where the student has set another."""
         code = test["visible"] if visible_only else test["code"]
         before, bound = dict(self.namespace), set(self.bound)
         failed: dict[str, Any] | None = None
-        for coerce in (None, *COERCIONS):
-            self.student.coerce, self.student.saw_arrays = coerce, False
-            outcome = self._attempt(test, code)
-            if not outcome.pop("kind_error") or not self.student.saw_arrays:
-                break
-            failed = failed or outcome
-            if coerce is not COERCIONS[-1]:
+        for dtype, coerce in [(dtype, coerce) for dtype in self.dtypes for coerce in (None, *COERCIONS)]:
+            if failed is not None:
                 self.namespace.clear()
                 self.namespace.update(before)
                 self.bound = set(bound)
-        else:
-            outcome = failed or outcome
+            self.student.coerce, self.student.saw_arrays = coerce, False
+            with _default_dtype(dtype):
+                outcome = self._attempt(test, code)
+            outcome["again"] = failed is not None
+            kind_error = outcome.pop("kind_error") and self.student.saw_arrays
+            if outcome["status"] in (PASSED, PARTIAL, TIMED_OUT, STOPPED):
+                break
+            failed = failed or outcome
+            if not kind_error and dtype == self.dtypes[-1]:
+                break
+        if outcome["status"] not in (PASSED, PARTIAL) and failed is not None:
+            outcome = {**failed, "again": True}
         self.student.coerce = None
         return outcome
 
@@ -197,7 +205,8 @@ class World:
         seconds = self.limits["cell_seconds"] / (3 if self.slow else 1)
         failure: Failure | None = None
         kind_error = False
-        points, status = 0.0, FAILED
+        points, status, is_number = 0.0, FAILED, None
+        self.student.test, self.student.changed = f"<{test['id']}>", set()
         try:
             if not self.student.alive:
                 self.prepare()
@@ -205,12 +214,13 @@ class World:
             self._allow(seconds)
             with (
                 self._within(seconds + GRACE_SECONDS + 1),
+                self._seeds(),
                 contextlib.redirect_stdout(printed),
                 contextlib.redirect_stderr(printed),
             ):
                 self._names(test)
                 value = _execute(code, f"<{test['id']}>", self.namespace)
-                points, status = _points(value, test["points"])
+                points, status, is_number = _points(value, test["points"])
             if self.student.trouble is not None:  # a test that catches everything does not catch this
                 raise self.student.trouble
         except Interrupted as error:
@@ -231,6 +241,8 @@ class World:
             "hidden": failure.hidden if failure else False,
             "output": printed.getvalue(),
             "kind_error": kind_error,
+            "changed": sorted(self.student.changed),
+            "is_number": is_number,
         }
 
     def _names(self, test: dict[str, Any]) -> None:
@@ -246,6 +258,34 @@ class World:
         for name in wanted:
             self.namespace.pop(name, None)
         self.namespace.update(found)
+
+    @contextlib.contextmanager
+    def _seeds(self) -> Iterator[None]:
+        """A test that seeds a global generator seeds the student's as well."""
+        places = [
+            (name, sys.modules[module], attribute)
+            for name, module, attribute in SEEDS
+            if module in sys.modules
+        ]
+        kept = [(module, attribute, getattr(module, attribute)) for _, module, attribute in places]
+
+        def both(name: str, seed: Callable[..., Any]) -> Callable[..., Any]:
+            def seeded(*args: Any) -> Any:
+                result = seed(*args)
+                packer = Packer(self.student.outgoing.opaque)
+                packed = [packer.pack(value) for value in args]
+                self.student.ask("seed", packer.blobs, name=name, args=packed)
+                return result
+
+            return seeded
+
+        for (name, module, attribute), (_, _, seed) in zip(places, kept, strict=True):
+            setattr(module, attribute, both(name, seed))
+        try:
+            yield
+        finally:
+            for module, attribute, seed in kept:
+                setattr(module, attribute, seed)
 
     @contextlib.contextmanager
     def _within(self, seconds: float) -> Iterator[None]:
@@ -288,79 +328,37 @@ def _execute(code: str, name: str, namespace: dict[str, Any]) -> Any:
     return eval(compile(ast.Expression(last.value), name, "eval"), namespace)
 
 
-def _points(value: Any, most: float) -> tuple[float, str]:
-    """Full points, or what the test's last value says: a number is partial credit, and NaN is nothing."""
-    if isinstance(value, proxies.Proxy) or value is None or isinstance(value, str):
-        return most, PASSED
+def _points(value: Any, most: float) -> tuple[float, str, bool | None]:
+    """Full points, or what the test's last value says: a number is partial credit, and NaN is nothing.
+
+    Returns:
+        The points, the status, and whether the last value is a number; None where there is none.
+    """
+    if value is None:
+        return most, PASSED, None
+    if isinstance(value, proxies.Proxy | str):
+        return most, PASSED, False
     if value is False:
-        return 0.0, FAILED
+        return 0.0, FAILED, False
     try:
         is_number = not isinstance(value, bool) and getattr(value, "ndim", 0) == 0 and not callable(value)
         number = float(value) if is_number else math.nan
     except (TypeError, ValueError, RuntimeError, OverflowError):
-        return most, PASSED
+        return most, PASSED, False
     if not is_number:
-        return most, PASSED
+        return most, PASSED, False
     points = min(max(number, 0.0), most) if math.isfinite(number) else 0.0
-    return points, PASSED if points == most else PARTIAL if points > 0 else FAILED
+    return points, PASSED if points == most else PARTIAL if points > 0 else FAILED, True
 
 
-def run_job(job: dict[str, Any], sandbox: Sandbox, emit: Callable[[dict[str, Any]], None]) -> None:
-    """Grades one submission: `emit` gets an event before and after each test, and the outputs.
-
-    Tests in `job["done"]` have a result already; those in `job["skip"]` ended an earlier attempt and are
-    left out.
-    """
-    if job["folder"]:
-        os.chdir(job["folder"])
-        sys.path.append(job["folder"])
-    world = World(job, sandbox)
-    emit({"begin": "", "seconds": 2 * job["limits"]["submission_seconds"] + 30})
-    try:
-        world.prelude()
-    except Exception as error:
-        text = "".join(traceback.format_exception_only(error)).strip()
-        emit({"crash": f"a cell of the source does not run on the judge's side: {text}"})
+@contextlib.contextmanager
+def _default_dtype(name: str) -> Iterator[None]:
+    torch = sys.modules.get("torch")
+    if torch is None or name == "float32":
+        yield
         return
-    with contextlib.suppress(Interrupted, DeadlineError):
-        world.prepare()
-    emit({"outputs": world.outputs})
-    exposed: list[str] = []
-    seen_hidden = False
-    for test in job["tests"]:
-        if test["id"] in job["skip"]:
-            continue
-        seconds = world.limits["cell_seconds"]
-        emit({"begin": test["id"], "seconds": 3 * seconds + 3 * GRACE_SECONDS + 20})
-        result = world.run(test)
-        if test["id"] not in job["done"]:
-            if result["status"] not in (PASSED, PARTIAL) and not result["hidden"] and seen_hidden:
-                exposed.append(test["id"])
-                result = {**result, "message": "A check did not pass."}
-            emit({"test": test["id"], "result": result})
-        seen_hidden = seen_hidden or bool(test["hidden"])
-    world.student.stop()
-    if exposed:
-        _explain(job, sandbox, exposed, emit)
-
-
-def _explain(
-    job: dict[str, Any], sandbox: Sandbox, names: list[str], emit: Callable[[dict[str, Any]], None]
-) -> None:
-    """Messages for visible checks that failed after hidden ones ran, from a process that has met no hidden
-    one.
-
-    The student's code has by then seen the hidden checks' inputs, and a message may hold what it returns.
-    """
-    world = World(
-        {**job, "limits": {**job["limits"], "submission_seconds": 30.0, "cell_seconds": 10.0}}, sandbox
-    )
-    emit({"begin": "", "seconds": 60})
-    with contextlib.suppress(Interrupted, Exception):
-        world.prelude()
-        world.prepare()
-        for test in job["tests"]:
-            result = world.run(test, visible_only=True)
-            if test["id"] in names and result["message"]:
-                emit({"message": test["id"], "text": result["message"]})
-    world.student.stop()
+    torch.set_default_dtype(getattr(torch, name))
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)

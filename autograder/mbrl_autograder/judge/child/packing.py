@@ -39,9 +39,10 @@ class Packer:
     """Turns values into JSON and blobs; what is not plain data goes to `opaque`, which returns a tagged
     object."""
 
-    def __init__(self, opaque: Callable[[Any, Packer], Any]) -> None:
+    def __init__(self, opaque: Callable[[Any, Packer], Any], objects: frozenset[str] = frozenset()) -> None:
         self.blobs: list[bytes] = []
         self._opaque = opaque
+        self._objects = objects
         self._nodes = 0
 
     def blob(self, data: bytes) -> int:
@@ -71,6 +72,8 @@ class Packer:
         return self._container(value, depth)
 
     def _container(self, value: Any, depth: int) -> Any:
+        if type(value).__name__ in self._objects:  # such as a class of the exercise's that is built upon list
+            return self._opaque(value, self)
         if type(value).__module__ == "enum" or hasattr(type(value), "__members__"):
             return self._opaque(value, self)
         if isinstance(value, bool | int):

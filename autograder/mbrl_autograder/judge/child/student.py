@@ -31,6 +31,7 @@ class Session:
         self.shell = shell
         self.namespace: dict[str, Any] = shell.user_ns
         self.out, self.displays = Capture(), Displays()
+        self.objects: frozenset[str] = frozenset()
         self.handles: list[Any] = []
         self.numbers: dict[int, int] = {}
         self.twins: dict[int, Any] = {}
@@ -50,12 +51,12 @@ class Session:
             self._answer(message, blobs)
 
     def _answer(self, message: dict[str, Any], blobs: list[bytes]) -> None:
-        packer = Packer(self._opaque)
+        packer = Packer(self._opaque, self.objects)
         try:
             unpacker = Unpacker(blobs, self._resolve)
             reply = {"ok": getattr(self, "do_" + message["op"])(message, unpacker, packer)}
         except BaseException as error:
-            packer = Packer(self._opaque)
+            packer = Packer(self._opaque, self.objects)
             reply = {"error": describe_error(error)}
         reply["id"] = message["id"]
         if message["op"] == "run" or self.interrupted:
@@ -104,6 +105,10 @@ class Session:
         sys.stdout = sys.stderr = self.out
         shell.system = shell.system_piped = shell.system_raw = self._system
         shell.enable_gui = lambda gui=None: None
+        matplotlib: Any = sys.modules.get("matplotlib")
+        if matplotlib is not None:
+            matplotlib.use = lambda *args, **options: None  # there is no window here, and none is needed
+        shell.enable_matplotlib = lambda gui=None: (None, "inline")
         shell.showtraceback = shell.showsyntaxerror = lambda *args, **options: None
         shell.display_pub.publish = lambda data=None, metadata=None, **more: displays.add(
             "display", data or {}
@@ -145,7 +150,24 @@ class Session:
             "text": self.out.take(),
             "displays": self.displays.take(),
             "error": describe_error(error) if error is not None else None,
+            "dtype": str(sys.modules["torch"].get_default_dtype()) if "torch" in sys.modules else "",
         }
+
+    def do_setup(self, message: dict[str, Any], unpacker: Unpacker, packer: Packer) -> None:
+        """Names of classes whose instances are objects, even if a student builds them upon a list."""
+        self.objects = frozenset(message["objects"])
+
+    def do_seed(self, message: dict[str, Any], unpacker: Unpacker, packer: Packer) -> None:
+        """Seeds a global generator as a test does."""
+        name, values = message["name"], [unpacker.unpack(value) for value in message["args"]]
+        if name == "torch" and "torch" in sys.modules:
+            sys.modules["torch"].random.default_generator.manual_seed(*values)
+        elif name == "numpy" and "numpy" in sys.modules:
+            sys.modules["numpy"].random.mtrand._rand.seed(*values)
+        elif name == "random":
+            import random
+
+            random._inst.seed(*values)
 
     def do_files(self, message: dict[str, Any], unpacker: Unpacker, packer: Packer) -> None:
         """Writes the files that lie beside the notebook into the scratch folder."""
@@ -274,7 +296,7 @@ class Session:
 
     def ask_judge(self, number: int, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Calls a function of the judge's, and serves it while it runs."""
-        packer = Packer(self._opaque)
+        packer = Packer(self._opaque, self.objects)
         message = {
             "back": number,
             "name": name,

@@ -15,7 +15,7 @@ from typing import Any
 
 HEAD = struct.Struct("<II")
 MAX_JSON = 8 << 20
-MAX_BLOBS = 256 << 20
+MAX_BLOBS = 64 << 20
 
 
 class WireError(Exception):
