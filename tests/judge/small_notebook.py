@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Mapping
 from typing import Any
 
 SENTINEL = "SECRET-EXPECTATION-7391"
@@ -115,6 +116,7 @@ WRONG_COUNTER = """class Counter:
     def __len__(self):
         return 7"""
 WRONG_SEARCH = "def best_of(score, low, high, count, generator):\n    return torch.tensor(low)"
+WRONG = {"smooth": WRONG_SMOOTH, "counter": WRONG_COUNTER, "search": WRONG_SEARCH}
 WRONG_EARNS = 1.5  # the shape, and half a point for an error below one
 
 
@@ -168,23 +170,32 @@ def without(text: str, begin: str, end: str, instead: str = "") -> str:
 
 
 class Submission:
-    """A released notebook that a builder changes: `code` sets a cell's text, `insert` adds one."""
+    """A released notebook that a builder changes: `code` sets a cell's text, `insert` adds one.
+
+    Builders name the small notebook's cells; `alias` says which cells of another notebook stand for them.
+    """
+
+    notebook_of = staticmethod(source)
+    wrong: Mapping[str, str] = {}
+    alias: Mapping[str, str] = {}
 
     def __init__(self, right: bool) -> None:
-        self.notebook = copy.deepcopy(source())
+        self.notebook = copy.deepcopy(self.notebook_of())
         self.files: dict[str, bytes] = {}
         for cell in self.notebook["cells"]:
             text = without(cell["source"], "BEGIN HIDDEN TESTS", "END HIDDEN TESTS")
             cell["source"] = "\n".join(line for line in text.split("\n") if "SOLUTION" not in line)
-        if not right:
-            self.code("smooth", WRONG_SMOOTH).code("counter", WRONG_COUNTER).code("search", WRONG_SEARCH)
+        for name, text in (self.wrong or WRONG).items():
+            if not right:
+                self.code(name, text)
 
     @property
     def cells(self) -> list[dict[str, Any]]:
         return self.notebook["cells"]
 
     def index(self, name: str) -> int:
-        return next(i for i, c in enumerate(self.cells) if self.flags(c).get("grade_id") == name)
+        wanted = self.alias.get(name, name)
+        return next(i for i, c in enumerate(self.cells) if self.flags(c).get("grade_id") == wanted)
 
     @staticmethod
     def flags(cell: dict[str, Any]) -> dict[str, Any]:
