@@ -392,6 +392,14 @@ def test_plain_nbgrader_autograde(tmp_path: Path) -> None:
     noisy.cells.insert(2, new_code_cell("x = 1", metadata=noisy.cells[2].metadata))
     hand_in(tmp_path / "submitted", "ada", noisy)
     hand_in(tmp_path / "submitted", "ada", experiments_source(), "experiments")
+    silent = submitted(
+        {"add": "def add(a, b):\n    return 3", "double": "def double(x):\n    return float('nan')"}
+    )
+    for cell in silent.cells:
+        if _graded(cell):  # nbgrader gives a test full points that it does not run
+            cell.metadata.tags = ["skip-execution"]
+            cell.outputs = [nbformat.v4.new_output("execute_result", data={"text/plain": "all right"})]
+    hand_in(tmp_path / "submitted", "eve", silent)
     env = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     for step in ("generate_assignment", "autograde", "generate_feedback"):
         command = [sys.executable, "-m", "nbgrader", step, ASSIGNMENT]
@@ -400,5 +408,6 @@ def test_plain_nbgrader_autograde(tmp_path: Path) -> None:
     with Gradebook(f"sqlite:///{tmp_path / 'gradebook.db'}") as gradebook:
         notebook = gradebook.find_submission_notebook("build", ASSIGNMENT, "ada")
         assert notebook.score == 5
+        assert gradebook.find_submission_notebook("build", ASSIGNMENT, "eve").score == 1
     page = tmp_path / "feedback" / "ada" / ASSIGNMENT / "build.html"
     assert "HIDDEN" not in page.read_text(encoding="utf-8")
