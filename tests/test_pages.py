@@ -328,6 +328,21 @@ def test_solutions_that_resemble_each_other() -> None:
     assert alike({"ada": {"refit": "def ("}, "bob": {"refit": "%%bash\nls"}}) == []
 
 
+@pytest.mark.parametrize(
+    "code", ["(" * 40_000, "1+" * 20_000 + "1", "%a\n" * 15_000, "lambda:" * 8_000 + "1"]
+)
+def test_code_that_no_parser_likes_is_passed_over(code: str) -> None:
+    assert normal_form(code).strip() == ""
+
+
+def test_a_notebook_of_very_many_cells_gives_a_page_that_opens(tmp_path: Path) -> None:
+    notebook = build()
+    cell = new_code_cell("x" * 50_000, outputs=[new_output("stream", text="y" * 20_000)])
+    notebook.cells += [cell] * 500
+    page = feedback(tmp_path, {"build": outcome(notebook)})["build"]
+    assert len(page.raw) < 20_000_000 and "more are not shown here" in page.text
+
+
 def test_what_makes_no_difference() -> None:
     first = 'def f(a: int) -> int:\n    """Doc."""\n    b = a + 1  # one more\n    return b'
     second = "def f( x ):\n\n    y=x+1\n    return y"

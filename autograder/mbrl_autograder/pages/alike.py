@@ -16,11 +16,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from IPython.core.inputtransformer2 import TransformerManager
-
 PIECE = 6  # tokens
 MIN_PIECES = 40  # about five lines
 MIN_SHARE = 0.7
+MOST = 20  # what more students share is how one writes it, and pairs of them would be many
 MAX_SOURCE = 50_000
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 
@@ -62,7 +61,7 @@ def alike(
         for cell, source in cells.items():
             own[student] |= set(_pieces(cell, [source])) - given.get(cell, set())
     spread = Counter(piece for pieces in own.values() for piece in pieces)
-    most = max(3, len(own) // 4)
+    most = min(max(3, len(own) // 4), MOST)
     weight = {piece: math.log2((len(own) + 2) / number) for piece, number in spread.items() if number <= most}
     owners: dict[Piece, list[str]] = defaultdict(list)
     for student in sorted(own):
@@ -97,8 +96,10 @@ def normal_form(source: str) -> str:
 
     Code that does not parse gives "".
     """
+    lines = source[:MAX_SOURCE].split("\n")
+    python = "\n".join("" if line.lstrip().startswith(("%", "!")) else line for line in lines)
     try:
-        tree = ast.parse(TransformerManager().transform_cell(source[:MAX_SOURCE]))
+        tree = ast.parse(python)
         return ast.unparse(_Normal(tree).visit(tree))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return ""

@@ -21,7 +21,6 @@ MAX_PAGE = 12_000_000  # characters of pictures on one page
 MAX_SOURCE = 60_000
 FORMATS = {"image/png": "PNG", "image/jpeg": "JPEG"}
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?")
-_OVERWRITTEN = re.compile(r"[^\n]*\r(?!\n)")
 _FIGURE = re.compile(r"<Figure size .*>|<PIL\..*>")
 _LIVE = re.compile(r"<IPython\.core\.display\.\w+ object>|<IPython\.lib\.display\.\w+ .*>")
 
@@ -104,4 +103,5 @@ def _plain(shown: str) -> str:
 
 def _terminal(shown: str) -> str:
     """Text as a terminal leaves it: without colours, and of a progress bar only its last state."""
-    return _OVERWRITTEN.sub("", _ANSI.sub("", shown)).rstrip("\r")
+    lines = _ANSI.sub("", shown).split("\n")
+    return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in lines)

@@ -39,8 +39,8 @@ SIGNS = {
     NOT_RUN: ("–", "bad", "was not run"),
 }
 TOO_SLOW = "Some of your code took longer than a submission may. What did not finish earned nothing."
+MAX_REST = 15_000_000  # characters of HTML, pictures included
 HIDDEN_NOTE = "Further checks, which are not shown, test what the exercise's text says with other values."
-_HEADING = re.compile(r"^ {0,3}#{1,6}[ \t]+(.+?)[ \t]*#*$", re.M)
 _COURSE_PROSE = re.compile(r".*-[0-9a-f]{8}")  # ids that the course's build gives to its text
 
 
@@ -128,10 +128,20 @@ class _Page:
         if self.outcome.status == TIMED_OUT:
             parts.append(f'<div class="notice">{TOO_SLOW}</div>')
         parts += [self._exercise(exercise) for exercise in self.exercises]
-        others = "".join(self._cell(cell) for cell in self.others)
-        if others:
+        if others := self._rest():
             parts.append(f'<section class="exercise"><h2>The rest of your notebook</h2>{others}</section>')
         return "\n".join(parts)
+
+    def _rest(self) -> str:
+        """The other cells, as many as a page can bear."""
+        parts, size = [], 0
+        for index, cell in enumerate(self.others):
+            if size > MAX_REST:
+                parts.append(f'<p class="soft">({len(self.others) - index} more are not shown here)</p>')
+                break
+            parts.append(self._cell(cell))
+            size += len(parts[-1])
+        return "".join(parts)
 
     def _summary(self, several: bool) -> str:
         most = sum(exercise.max_score for exercise in self.exercises if not exercise.bonus)
@@ -283,12 +293,20 @@ def _sorted_out(
         elif cell.cell_type == "code":
             if not flags.get("locked") and not flags.get("grade"):
                 others.append(cell)
-        elif found := _HEADING.search(str(cell.source)):
-            heading = found[1]
+        elif found := _heading(str(cell.source)):
+            heading = found
             others.append(NotebookNode(cell_type="heading", source=heading, metadata={}))
         elif course and not flags and not _COURSE_PROSE.fullmatch(str(cell.get("id", ""))):
             others.append(cell)
     return parts, _with_use([*others, *waiting])
+
+
+def _heading(markdown: str) -> str:
+    """The first heading of a text, or ""."""
+    for line in markdown[:5000].splitlines():
+        if re.match(r" {0,3}#{1,6}\s", line) and (heading := line.strip().strip("#").strip()):
+            return heading[:300]
+    return ""
 
 
 def _with_use(cells: list[NotebookNode]) -> list[NotebookNode]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from html import escape
 from pathlib import Path
 
@@ -92,9 +93,14 @@ def page(title: str, body: str, width: str = "") -> str:
 
 
 def text(value: object) -> str:
-    """`value` as text of a page; control characters, which a browser may not show, become blanks."""
-    plain = "".join(char if char.isprintable() or char in "\n\t" else " " for char in str(value))
-    return escape(plain)
+    """`value` as text of a page; what would not be seen in a browser becomes a blank."""
+    return escape(_CONTROL.sub(" ", str(value)))
+
+
+# control characters, marks that turn the direction of text, halves of characters
+_CONTROL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+)
 
 
 def number(value: float) -> str:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # the grading imports this package
 
 Outcomes = Mapping[str, Mapping[str, "Outcome"]]  # student -> notebook -> outcome
 
-MOST_MESSAGES, MOST_PAIRS, MOST_NAMES = 6, 30, 12
+MOST_MESSAGES, MOST_PAIRS, MOST_NAMES, MOST_CODE = 6, 30, 12, 20_000
 ABSENT = ("missing", UNREADABLE)  # statuses of those who have no marks to speak of
 STYLE = """<style>
 .legend { display: flex; flex-wrap: wrap; gap: .2rem 1rem; }
@@ -263,7 +263,7 @@ def _pair(pair: Pair, solutions: Mapping[str, Mapping[str, str]]) -> str:
 
 
 def _side(student: str, code: str) -> str:
-    return f'<div><p class="small soft">{text(student)}</p><pre>{text(code)}</pre></div>'
+    return f'<div><p class="small soft">{text(student)}</p><pre>{text(code[:MOST_CODE])}</pre></div>'
 
 
 def _students(path: Path, result: ClassResult) -> str:
