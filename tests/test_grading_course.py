@@ -110,6 +110,21 @@ def test_a_foreign_course_keeps_its_ways(tmp_path: Path) -> None:
     assert students["late"]["penalty"] == 5 and students["late"]["total"] == 0
 
 
+def test_what_was_handed_in_stays_as_it_is(tmp_path: Path) -> None:
+    make_course(tmp_path)
+    arrived = tmp_path / "submitted"
+    paths = [hand_in(arrived, "ada", submitted(RIGHT)), hand_in(arrived, "bob", b"")]
+    paths += [hand_in(arrived, "cy", b"x")]
+    hand_in(arrived, "dora", b"").unlink()
+    folder = arrived / "dora" / ASSIGNMENT / "build.ipynb"
+    folder.mkdir()
+    before = [path.read_bytes() for path in paths]
+    for submissions in (None, arrived):
+        rows = by_name(run(tmp_path, submissions))
+        assert {name: row.total for name, row in rows.items()} == {"ada": 5, "bob": 0, "cy": 0, "dora": 0}
+        assert [path.read_bytes() for path in paths] == before and folder.is_dir()
+
+
 def test_what_lies_beside_belongs_to_one_student(tmp_path: Path) -> None:
     make_course(tmp_path)
     seen: dict[str, set[str]] = {}

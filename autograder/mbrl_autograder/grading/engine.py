@@ -87,7 +87,8 @@ def grade(
         shared = _shared_folders(arrived, (submissions or own).resolve())
         work = partial(_execute, assignment, execute=execute, limits=options.limits, shared=shared)
         threads = CLUSTER_THREADS if options.scheduler else options.workers  # there, they only wait
-        outcomes, run = _graded(assignment, arrived, work, threads, recorder, progress)
+        elsewhere = (submissions or own).resolve() != own
+        outcomes, run = _graded(assignment, arrived, work, threads, recorder, elsewhere, progress)
         rows = _with_pages(assignment, recorder, outcomes, recorder.rows(run, roster), progress)
         csv = home.root / "grades" / assignment.name / "grades.csv"
         write_csv(csv, assignment.exercises, rows)
@@ -155,6 +156,7 @@ def _graded(
     work: partial[tuple[dict[str, Outcome], Row]],
     workers: int,
     recorder: Recorder,
+    elsewhere: bool,
     progress: bool,
 ) -> tuple[dict[str, dict[str, Outcome]], dict[str, Row]]:
     """Judges what arrived with several threads; records each result in this one as it comes."""
@@ -172,7 +174,8 @@ def _graded(
                 timestamp, problem = arrival(submission)
                 if problem:
                     run[row.student] = replace(row, reason="; ".join(filter(None, [row.reason, problem])))
-                keep_submitted(assignment, submission)
+                if elsewhere:  # nothing in the course's own `submitted/` is touched
+                    keep_submitted(assignment, submission)
                 recorder.write(submission.student, found, timestamp)
                 outcomes[submission.student] = found
         except BaseException:  # Ctrl-C, a full disk: what waits is dropped, what runs is ended

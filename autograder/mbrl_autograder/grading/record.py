@@ -119,16 +119,18 @@ def _results(outcome: Outcome) -> Mapping[str, CellResult]:
 
 
 def keep_submitted(assignment: Assignment, submission: Submission) -> None:
-    """Copies the notebooks that arrived, unchanged, into the course's `submitted/` folder."""
+    """Copies the notebooks that arrived elsewhere, unchanged, into the course's `submitted/` folder."""
     target = assignment.course.folder("submitted", assignment.name, submission.student)
-    if any(path.resolve().parent == target for path in submission.files.values()):
-        return  # the class's folder is the course's own `submitted/`
+    if not submission.files or any(path.resolve().parent == target for path in submission.files.values()):
+        return
     if target.is_symlink():
         target.unlink()
     target.mkdir(parents=True, exist_ok=True)
     wanted = {path.name: path for path in submission.files.values()}
     for old in [*target.glob("*.ipynb"), target / TIMESTAMP]:
-        if old.name not in wanted:
+        if old.is_dir() and not old.is_symlink():
+            shutil.rmtree(old)
+        elif old.name not in wanted:
             old.unlink(missing_ok=True)
     stamp = _stamp(submission)
     wanted |= {TIMESTAMP: stamp} if stamp is not None else {}
