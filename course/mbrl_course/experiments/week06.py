@@ -175,10 +175,10 @@ _PPO = (
 _IMAGINED_ROWS = 640
 _SMOKE: dict[str, Any] = {
     "num_envs": 2,
-    "num_steps": 16,
+    "num_steps": 8,
     "num_epochs": 2,
-    "total_steps": 64,
-    "eval_every": 32,
+    "total_steps": 256,
+    "eval_every": 128,
     "num_eval_episodes": 1,
     "model_start": 1,
     "hidden_sizes": (16,),
@@ -189,8 +189,10 @@ _SMOKE: dict[str, Any] = {
 }
 
 
-def _experiment(name: str, title: str, *variants: str, published: str = "") -> Experiment[Any]:
-    full = DynaRunConfig(variants=variants, num_eval_episodes=20)
+def _experiment(
+    name: str, title: str, *variants: str, published: str = "", **changes: Any
+) -> Experiment[Any]:
+    full = DynaRunConfig(variants=variants, num_eval_episodes=20, **changes)
     return Experiment(
         name=name,
         week=6,
@@ -214,7 +216,23 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
         "against PPO, and against PPO with as many gradient steps",
         *_PPO,
         "Dyna-PPO:",
+        "Dyna-PPO, small real batches, horizon 20: num_steps=16 model_start=256 imag_horizon=20",
         published="no gain over PPO in a plain public implementation",
+    ),
+    _experiment(
+        "dyna-ppo-small-batches",
+        "where a model helps, real batches of 128 steps filled up with imagined ones",
+        "PPO: use_model=false num_steps=64",
+        "PPO, as many updates as with horizon 5: use_model=false match_updates=true num_steps=64",
+        "PPO, small batches: use_model=false",
+        "PPO, small batches, as many updates: use_model=false match_updates=true",
+        "Dyna-PPO, small batches, horizon 5:",
+        "Dyna-PPO, small batches, horizon 20: imag_horizon=20",
+        "Dyna-PPO, large batches, horizon 20: imag_horizon=20 num_steps=64",
+        num_steps=16,
+        model_start=256,
+        total_steps=5120,
+        eval_every=512,
     ),
     _experiment(
         "dyna-ppo-horizon",

@@ -147,7 +147,7 @@ _SMALL: dict[str, Any] = {
 """For tasks with few dimensions: small networks, fast targets, and a model that is fitted to the end."""
 
 _PENDULUM = MBPORunConfig(**_SMALL, total_steps=5000, num_eval_episodes=10, variants=(*_SAC, "MBPO:"))
-_INVERTED = replace(_PENDULUM, task="InvertedPendulum-v5", num_eval_episodes=5)
+_INVERTED = replace(_PENDULUM, task="InvertedPendulum-v5", updates_per_step=20, num_eval_episodes=5)
 _HOPPER = MBPORunConfig(
     task="Hopper-v5",
     total_steps=125_000,
