@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import stat
 import struct
@@ -339,6 +340,10 @@ def test_a_dry_run_lists_and_grades_nothing(tmp_path: Path, capsys: pytest.Captu
     assert "3 of 6 can be graded; this was a dry run, nothing was graded" in text
     assert "passed over: roster.csv" in text
     assert sorted(course.rglob("*")) == before, "nothing is written"
+    assert main([*arguments, "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    students = ["broken", "else", "odd", "right", "untouched", "word"]
+    assert [line["student"] for line in found["lines"]] == students
     fine = tmp_path / "fine"
     hand_in(fine, "right", submitted(RIGHT))
     assert main([*arguments[:-2], str(fine), "--dry-run"]) == 0

@@ -7,6 +7,7 @@ student edition, which has no instructor's side, can have the same command.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib
 import json
 import subprocess
@@ -96,7 +97,7 @@ def grade(options: argparse.Namespace) -> int:
         course = options.course or grading.find_course()
         if options.dry_run:
             found = grading.preview(options.week, options.submissions, course, limits)
-            print(found)
+            print(json.dumps(dataclasses.asdict(found), indent=1) if options.json else found)
             return PROBLEM if found.ungradable else OK
         with grading.student_edition(course, options.week) as edition:
             how = grading.Options(
