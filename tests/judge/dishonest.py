@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
+from judge.further import further_dishonest
 from judge.small_notebook import WRONG_EARNS, Submission
 
 Built = tuple[bytes, dict[str, bytes]]
@@ -340,4 +341,6 @@ def all_dishonest() -> dict[str, tuple[float, bytes, dict[str, bytes]]]:
     behind = Submission(right=False)
     behind.insert("why", json.loads(json.dumps(behind.cell("smooth")["source"])).replace("zeros", "ones"))
     add("another version below", WRONG_EARNS, behind)
+    for name, (deserves, s) in further_dishonest().items():
+        add(name, deserves, s)
     return cases

@@ -7,6 +7,7 @@ import copy
 import json
 from collections.abc import Callable
 
+from judge.further import further_honest
 from judge.small_notebook import Submission
 
 # Correct forms of smooth.
@@ -240,4 +241,6 @@ def all_honest() -> dict[str, tuple[bytes, dict[str, bytes]]]:
         cases[build.__name__.replace("_", " ")] = (s.data(), s.files)
     text = json.dumps(Submission(right=True).notebook, indent=1)
     cases["byte-order mark and CRLF"] = (b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode(), {})
+    for name, s in further_honest().items():
+        cases[name] = (s.data(), s.files)
     return cases

@@ -1,0 +1,164 @@
+"""The sandbox itself: who may start it, and what cannot be reached from inside."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from judge.conftest import LIMITS, needs_linux
+from judge.dishonest import CELLS
+from judge.small_notebook import WRONG_EARNS, Submission, source
+from mbrl_autograder.judge import sandbox as module
+from mbrl_autograder.judge.connection import Student
+from mbrl_autograder.judge.sandbox import Sandbox
+
+ORDINARY = 65534
+PRELOAD = ("IPython.core.interactiveshell",)
+
+
+@contextmanager
+def inside() -> Iterator[Any]:
+    """A function that runs a cell in a fresh sandbox and returns what it printed."""
+    needs_linux()
+    sandbox = Sandbox(LIMITS, preload=PRELOAD)
+    student = Student(sandbox, {}, set(), {})
+
+    def run(code: str) -> str:
+        import time
+
+        student.deadline = time.monotonic() + 20
+        answer, _ = student.ask("run", code=code)
+        assert not answer["error"], answer["error"]
+        return str(answer["text"]).strip()
+
+    try:
+        student.start()
+        yield run
+    finally:
+        student.stop()
+        sandbox.remove()
+
+
+def test_no_listener_of_the_machine_is_reached() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_UNIX) as unix:
+        unix.bind("\0judge-test-socket")
+        unix.listen()
+        with inside() as run:
+            code = f"""import socket
+def reach(kind, address):
+    try:
+        socket.socket(kind).connect(address)
+        return "reached"
+    except OSError as error:
+        return "refused"
+print(reach(socket.AF_INET, ("127.0.0.1", {tcp.getsockname()[1]})))
+print(reach(socket.AF_UNIX, "\\0judge-test-socket"))"""
+            assert run(code).split() == ["refused"] * 2
+        socket.create_connection(tcp.getsockname()).close()  # it does listen
+
+
+def test_no_file_of_the_grader_is_reached(tmp_path: Path) -> None:
+    gradebook = tmp_path / "gradebook.db"
+    gradebook.write_text("SECRET-GRADES")
+    hidden = [str(gradebook), str(Path(__file__)), "/etc/passwd", "/etc/shadow", "/var/log"]
+    home = Path.home()  # it may hold the interpreter, and then shows the way to that
+    ways = {path.relative_to(home).parts[0] for path in module.python_folders() if path.is_relative_to(home)}
+    with inside() as run:
+        assert run(f"import os\nprint([path for path in {hidden} if os.path.exists(path)])") == "[]"
+        listed = f"os.listdir({str(home)!r}) if os.path.isdir({str(home)!r}) else []"
+        assert run(f"print(sorted({listed}))") == str(sorted(ways))
+
+
+def test_proc_shows_no_process_also_where_it_cannot_be_mounted(monkeypatch: pytest.MonkeyPatch) -> None:
+    variants = Sandbox._variants
+
+    def only_bound(self: Sandbox, program: str) -> list[tuple[list[str], dict[str, Any]]]:
+        return [pair for pair in variants(self, program) if "--proc" not in pair[0]]
+
+    with inside() as run:
+        assert run("import os\nprint([n for n in os.listdir('/proc') if n.isdigit()])") == "[]"
+    monkeypatch.setattr(Sandbox, "_variants", only_bound)
+    with inside() as run:
+        assert run("import os\nprint([n for n in os.listdir('/proc') if n.isdigit()])") == "[]"
+
+
+def test_an_environment_below_tmp_is_seen_and_nothing_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "environment"
+    folder.mkdir()
+    (folder / "file").write_text("seen")
+    (tmp_path / "beside").write_text("not seen")
+    folders = module.python_folders()
+    monkeypatch.setattr(module, "python_folders", lambda: sorted([*folders, folder]))
+    sandbox = Sandbox(LIMITS, preload=PRELOAD)
+    try:
+        assert str(folder) in sandbox._mounts()
+        sandbox.start_student().close()
+    finally:
+        sandbox.remove()
+
+
+OPENED = """
+mount --bind "$1" "$PLACE"
+mount -t tmpfs -o mode=755 none "$0"
+mkdir -p "$1"
+mount --bind "$PLACE" "$1"
+shift
+exec "$@"
+"""
+AS_ANOTHER = """
+import json, sys
+from pathlib import Path
+from mbrl_autograder.judge import Judge, JudgeLimits
+with Judge(limits=JudgeLimits(cell_seconds=4, submission_seconds=30)) as judge:
+    print(json.dumps([judge.grade(Path(sys.argv[1]), Path(path)).points for path in sys.argv[2:]]))
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="whoever runs this is an ordinary user: all other tests show it")
+def test_an_ordinary_user_can_grade(tmp_path_factory: pytest.TempPathFactory) -> None:
+    needs_linux()
+    folder = tmp_path_factory.mktemp("ordinary")
+    folder.chmod(0o755)
+    for parent in folder.parents:
+        if parent.name.startswith("pytest"):
+            parent.chmod(0o755)
+    wrong = Submission(right=False).insert("smooth", CELLS["kills everything"])
+    notebooks = {"source": source(), "right": Submission(right=True).notebook, "wrong": wrong.notebook}
+    paths = []
+    for name, notebook in notebooks.items():
+        path = folder / name / "small.ipynb"
+        path.parent.mkdir()
+        path.write_text(json.dumps(notebook))
+        paths.append(str(path))
+    home = folder / "home"
+    home.mkdir()
+    os.chown(home, ORDINARY, ORDINARY)
+    (folder / "python").mkdir()
+    command = ["setpriv", f"--reuid={ORDINARY}", f"--regid={ORDINARY}", "--clear-groups"]
+    command += [sys.executable, "-c", AS_ANOTHER, *paths]
+    closed = [path for path in Path(sys.base_prefix).parents if not path.stat().st_mode & 1]
+    if (
+        closed
+    ):  # the interpreter lies in root's home: a view of it, for this process alone, that others can read
+        command = ["unshare", "-m", "sh", "-euc", OPENED, str(closed[-1]), sys.base_prefix, *command]
+    done = subprocess.run(
+        command,
+        cwd=home,
+        env={"PATH": os.environ["PATH"], "HOME": str(home), "PLACE": str(folder / "python")},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads(done.stdout) == [10, WRONG_EARNS]
