@@ -29,7 +29,7 @@ WRONG_ANSWERS: dict[str, tuple[str, str, float]] = {
         + "\nx = 1" * 20_000
         + "\ndef smooth(values, window):\n"
         + ZEROS,
-        1.5,
+        0,
     ),
     "remembers hidden inputs": (
         "smooth",

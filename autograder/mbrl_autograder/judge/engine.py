@@ -114,6 +114,7 @@ class Judge:
             "python_path": [str(path.resolve()) for path in self._python_path],
             "preload": self._preload,
             "index": index,
+            "workers": self._count,
             "sandbox": self._sandbox,
         }
 

@@ -4,12 +4,15 @@ the marker."""
 from __future__ import annotations
 
 import builtins
+import re
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 MAX_MESSAGE = 1000
+# what moves a terminal's cursor, or the order in which text is read
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 HIDDEN_MESSAGE = "A hidden check did not pass."
 
 
@@ -39,7 +42,7 @@ def failure_of(
     own = [line for name, line in places if name == f"<{test['id']}>"]
     lines = str(test["code"]).split("\n")
     line = lines[own[-1] - 1].strip() if own and 0 < own[-1] <= len(lines) else ""
-    said, detail = _words(error, line)
+    said, detail = (_CONTROL.sub("\N{REPLACEMENT CHARACTER}", text) for text in _words(error, line))
     where = f" [line {own[-1]}: {line}]" if own else ""
     detail = f"{detail}{where}"[: 2 * MAX_MESSAGE]
     if not is_hidden:

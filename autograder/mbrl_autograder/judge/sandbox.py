@@ -40,6 +40,7 @@ class Sandbox:
         preload: modules to import before the first submission.
         index: the worker's number.
         enabled: False runs the fork server without bubblewrap.
+        cpus: the processors that the student's code keeps to; none for all.
 
     Raises:
         SandboxError: bubblewrap is missing, or namespaces are not allowed here.
@@ -52,8 +53,9 @@ class Sandbox:
         preload: Sequence[str] = (),
         index: int = 0,
         enabled: bool = True,
+        cpus: Sequence[int] = (),
     ) -> None:
-        self.enabled = enabled
+        self.enabled, self._cpus = enabled, list(cpus)
         self._limits, self._preload, self._index = limits, list(preload), index
         self._python_path = [Path(path).resolve() for path in python_path]
         self._number = 0
@@ -157,6 +159,7 @@ class Sandbox:
             "memory_bytes": limits.memory_bytes,
             "processes": limits.processes if self.enabled else 100_000,
             "file_bytes": limits.file_bytes,
+            "cpus": self._cpus if self.enabled else [],
             "cpu_seconds": int(2 * limits.submission_seconds) + 1,
             **more,
         }

@@ -119,6 +119,8 @@ class ForkServer:
             _, status = os.waitpid(student, 0)
             os._exit(0 if os.WIFEXITED(status) else 64)
         os.close(write)
+        if options["cpus"]:
+            os.sched_setaffinity(0, options["cpus"])
         if options["sandbox"]:
             os.chdir("/scratch")
             linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
