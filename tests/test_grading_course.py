@@ -56,6 +56,7 @@ def mark(database: Path, points: float) -> None:
     with Gradebook(f"sqlite:///{database}") as gradebook:
         grade = gradebook.find_grade("q1", "experiments", ASSIGNMENT, "ada")
         grade.manual_score, grade.needs_manual_grade = points, False
+        gradebook.find_comment("q1", "experiments", ASSIGNMENT, "ada").manual_comment = "Say why, too."
         gradebook.db.commit()
 
 
@@ -74,8 +75,10 @@ def test_the_same_again_asks_no_marker_again(tmp_path: Path) -> None:
     database = tmp_path / "gradebook.db"
     assert needs_marker(database)
     mark(database, 3.5)
-    assert by_name(run(tmp_path, tmp_path / "in"))["ada"].marks["q1"] == 3.5
+    row = by_name(run(tmp_path, tmp_path / "in"))["ada"]
+    assert row.marks["q1"] == 3.5
     assert not needs_marker(database), "nothing changed"
+    assert "Say why, too." in row.pages[1].read_text(encoding="utf-8")
     answer.cells[1].source = "Because of that."
     hand_in(tmp_path / "in", "ada", answer, "experiments")
     assert by_name(run(tmp_path, tmp_path / "in"))["ada"].marks["q1"] == 3.5
