@@ -53,6 +53,7 @@ check: setup  ## fail if solutions/ or weeks/ are stale
 
 bench: setup  ## measure speed (minutes; not part of the tests)
 	python tests/benchmarks/bench_planning.py
+	python tests/benchmarks/bench_grading.py
 	python tests/benchmarks/bench_training.py
 
 clean:  ## remove caches, build/, dist/ and demo/; what you graded and ran stays
