@@ -71,7 +71,9 @@ def test_conda_environment_installs_what_pyproject_says() -> None:
     plain = [item for item in content["dependencies"] if isinstance(item, str)]
     (pip,) = [item["pip"] for item in content["dependencies"] if isinstance(item, dict)]
     assert pip == ["-c constraints.txt", "-e .[dev]"], "packages are listed in pyproject.toml alone"
-    assert set(project()["optional-dependencies"]) == {"dev"}
+    extras = project()["optional-dependencies"]
+    assert set(extras) == {"cluster", "dev", "tune"}
+    assert {*extras["cluster"], *extras["tune"]} <= set(extras["dev"]), "what is tested is installed"
     python = next(item for item in plain if item.startswith("python="))
     _, ((_, needed),) = split(f"python{project()['requires-python']}")
     assert version(python) >= version(needed)
