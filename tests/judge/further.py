@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from judge.small_notebook import WRONG_EARNS, Submission
 
@@ -195,7 +196,7 @@ def count_in_a_cell_above(s: Submission) -> None:
 def ten_thousand_cells(s: Submission) -> None:
     """A notebook that somebody's program has written into."""
     for i in range(10_000):
-        cell = {
+        cell: dict[str, Any] = {
             "cell_type": "code",
             "metadata": {},
             "source": f"x{i} = {i}",

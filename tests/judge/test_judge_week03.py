@@ -61,7 +61,7 @@ class WeekSubmission(Submission):
 # Of the small notebook's builders, those that write no code for its own exercises.
 DISHONEST_STRUCTURE = [name for name in STRUCTURE if name not in ("tests marked as solutions",)]
 NEEDED = ("exits", "kills everything", "fork bomb", "memory", "floods stdout", "segmentation fault")
-KEPT = (
+KEPT: tuple[str, ...] = (
     "plain",
     "solution below its tests",
     "imports deleted",
