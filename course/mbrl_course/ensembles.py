@@ -49,8 +49,8 @@ def bound_log_var(log_var: Tensor, min_log_var: Tensor, max_log_var: Tensor) -> 
     """Squeezes a log-variance softly between two bounds.
 
     Far from the data a network's variance can become anything, zero and infinity included; a hard clamp
-    would stop its gradient there. max - softplus(max - x), then min + softplus(x - min), does not (PETS,
-    Appendix A.1).
+    would stop its gradient there, softplus does not: from above by max - softplus(max - x), then from below
+    by its mirror image (PETS, Appendix A.1).
 
     Args:
         log_var: unbounded, [..., D].

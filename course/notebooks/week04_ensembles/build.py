@@ -1,0 +1,1339 @@
+# %% [markdown]
+# # Week 4 · Knowing what you don't know
+#
+# Last week your planners searched for plans that a model likes. With the true dynamics that was safe. With a
+# learned model it is dangerous: where it has never seen data it still answers, with a straight face, and a
+# good planner *finds* the places where the answer is wonderful and wrong.
+#
+# This week the model learns to say how sure it is, and it will tell two kinds of doubt apart. The world may
+# be noisy: more data won't help (*aleatoric*, from the Latin for dice). Or there were too few data here: more
+# data will (*epistemic*, from the Greek for knowledge).
+#
+# **After this notebook you can**
+#
+# - train a network that predicts a Gaussian, and keep its variance from running away;
+# - evaluate and train a whole ensemble as one batch, with members that differ for a reason;
+# - split a predicted variance into noise and ignorance, by the law of total variance;
+# - check whether a predicted uncertainty is worth anything: calibration, and rank correlation with the error;
+# - as a bonus, write the sum tree behind prioritized replay.
+#
+# **Where it comes from**
+#
+# - Lakshminarayanan et al., 2017, [*Simple and scalable predictive uncertainty estimation using deep
+#   ensembles*](https://arxiv.org/abs/1612.01474).
+# - Chua et al., 2018, [*Deep reinforcement learning in a handful of trials using probabilistic dynamics
+#   models*](https://arxiv.org/abs/1805.12114) (PETS): Section 4 and Appendix A.1.
+# - For the bonus: Schaul et al., 2016, [*Prioritized experience replay*](https://arxiv.org/abs/1511.05952).
+#
+# **How it goes.** Six exercises with 30 points, together about two hours, and a bonus for another three
+# quarters of an hour; the notebook itself runs in half a minute. Fill in the cells that raise `NotImplementedError`. The checks below each of them
+# tell at once whether your code is right, and what is likely wrong with it. Hidden checks are added when you
+# hand in; they test nothing that the text of the exercise does not say.
+
+# %% kind="setup"
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import matplotlib.pyplot as plt
+import torch
+from matplotlib.axes import Axes
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+from tqdm.auto import tqdm
+
+from mbrl_course.buffers import Batch, ReplayBuffer
+from mbrl_course.checking import as_tensor, check_between, check_close, check_shape, check_true
+from mbrl_course.dynamics import Normalizer
+from mbrl_course.envs.task import RewardFunction, TerminationFunction, never_terminates
+from mbrl_course.fitting import split_holdout
+from mbrl_course.networks import ACTIVATIONS, PRECISIONS, EnsembleMLP
+from mbrl_course.plotting import COLORS, GREY, new_axes
+
+# %% [markdown]
+# ## A world with two kinds of doubt
+#
+# One number in, one number out, so that everything can be drawn. The left half of this world is quiet, the
+# right half is noisy, and nobody ever looked at what lies in the middle. A good model should be sure on the
+# left, unsure on the right because the *world* is, and unsure in the middle because *it* is.
+
+
+# %% kind="setup"
+def true_mean(x: Tensor) -> Tensor:
+    """What the noise is added to."""
+    return torch.sin(2 * x) + 0.3 * x + 1.5 * torch.exp(-4 * x**2)
+
+
+def true_noise(x: Tensor) -> Tensor:
+    """Standard deviation of the noise: small on the left, large on the right."""
+    return 0.04 + 0.26 * torch.sigmoid(4 * x)
+
+
+def draw_points(count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Points x, y [N] from the left ([-3, -1]) and from the right ([1, 3]), with nothing in between."""
+    generator = torch.Generator().manual_seed(seed)
+    x = 1 + 2 * torch.rand(count, generator=generator)
+    x = torch.where(torch.rand(count, generator=generator) < 0.5, x, -x)
+    return x, true_mean(x) + true_noise(x) * torch.randn(count, generator=generator)
+
+
+def as_transitions(x: Tensor, y: Tensor) -> Batch:
+    """Points x, y [N] in the clothes of transitions: from the state x to the state y, by the action 0."""
+    ends = torch.zeros(len(x), dtype=torch.bool)
+    return Batch(x.unsqueeze(-1), torch.zeros(len(x), 1), torch.zeros(len(x)), y.unsqueeze(-1), ends, ends)
+
+
+def draw_world(ax: Axes, title: str) -> None:
+    """Draws the true mean, labels and limits."""
+    grid = torch.linspace(-4, 4, 200)
+    ax.plot(grid, true_mean(grid), "--", color="black", linewidth=1.5, label="truth")
+    ax.set(xlim=(-4, 4), ylim=(-3.6, 3.6), xlabel="x", ylabel="y", title=title)
+
+
+# %%
+points_x, points_y = draw_points(300, seed=0)
+grid = torch.linspace(-4, 4, 200)
+ax = new_axes(width=7.5, height=3.6)[0]
+ax.axvspan(-1, 1, color="#eeeeee", label="never visited")
+ax.plot(points_x, points_y, "o", color=COLORS[0], markersize=4, alpha=0.5, markeredgewidth=0, label="data")
+draw_world(ax, "Quiet on the left, noisy on the right, unknown in the middle")
+ax.legend(loc="upper left")
+plt.show()
+
+# %% [markdown] exercise="gaussian-nll" number="4.1" title="The Gaussian's loss" points=4 difficulty=1 minutes=10
+# To say how sure it is, a network gets a second output: besides the mean $\mu$ it predicts the logarithm of
+# the variance, $\ell = \log \sigma^2$ (any number is a valid logarithm; a variance would have to be
+# positive). It is trained to make the data likely, that is to minimise the **negative log-likelihood** (PETS,
+# Equation 1):
+#
+# $$-\log \mathcal{N}(y;\, \mu, \sigma^2) = \frac{1}{2} \left( \frac{(y - \mu)^2}{\sigma^2} + \log \sigma^2
+#   + \log 2\pi \right)$$
+#
+# The first term is the squared error that you know, divided by what the network expected it to be. So a large
+# variance excuses a large error. The second term is the price of the excuse.
+#
+# **Predict first.** The error $y - \mu$ is always 0.3. Which standard deviation has the smallest loss? And
+# which one, if the error is always exactly 0?
+#
+# **Write `gaussian_nll`.** Mean, log-variance and target have the same shape `[..., D]`, and so has the
+# result: nothing is summed or averaged yet. Keep the constant $\log 2\pi$, so that the result is in nats. An
+# untrained network may come up with a log-variance of 100, where $e^{100}$ no longer fits into a float32;
+# the loss does, and must be right there.
+
+# %% kind="solution" of="gaussian-nll" ref="ensembles:gaussian_nll"
+# TODO: the squared error times exp(-log_var), the log-variance, and the constant
+
+# %% [markdown]
+# <details><summary>Hint: no division needed</summary>
+#
+# $1 / \sigma^2 = e^{-\ell}$, and $\log \sigma^2$ is `log_var` itself. Taking `exp` and then `log` again
+# brings nothing but overflow.
+# </details>
+# <details><summary>Answer to the prediction</summary>
+#
+# The standard deviation 0.3: set the derivative with respect to $\sigma^2$ to zero, and $\sigma^2 = (y -
+# \mu)^2$ comes out. That is how a network learns the noise from errors that nobody labelled. With an error of
+# exactly 0 there is no smallest loss: it goes to minus infinity as the standard deviation goes to 0. That is
+# not a curiosity, it is the next exercise.
+# </details>
+
+# %% kind="test" of="gaussian-nll" points=2
+draw = torch.Generator().manual_seed(0)
+mean, target = torch.randn(4, 3, generator=draw), torch.randn(4, 3, generator=draw)
+log_var = torch.randn(4, 3, generator=draw)
+nll = gaussian_nll(mean, log_var, target)
+check_shape("gaussian_nll", nll, (4, 3), "nothing is summed or averaged: one number for each dimension")
+square, constant = (target - mean) ** 2, math.log(2 * math.pi)
+check_close(
+    "gaussian_nll",
+    nll,
+    0.5 * (square / log_var.exp() + log_var + constant),
+    mistakes={
+        "the constant log(2 pi) is missing": 0.5 * (square / log_var.exp() + log_var),
+        "the factor 1/2 is missing": square / log_var.exp() + log_var + constant,
+        "the factor 1/2 belongs to all three terms": 0.5 * square / log_var.exp() + log_var + constant,
+        "it is the likelihood's logarithm, expected its negative": -0.5
+        * (square / log_var.exp() + log_var + constant),
+        "log_var is taken for the logarithm of the standard deviation": 0.5
+        * (square / (2 * log_var).exp() + 2 * log_var + constant),
+        "the squared error is multiplied by the variance, expected divided": 0.5
+        * (square * log_var.exp() + log_var + constant),
+        "log_var is taken for the variance": 0.5 * (square / log_var + log_var.log() + constant),
+        "the term log_var, the price of a large variance, is missing": 0.5
+        * (square / log_var.exp() + constant),
+        "the error is not squared": 0.5 * ((target - mean) / log_var.exp() + log_var + constant),
+        "the error is not squared, but its absolute value": 0.5
+        * ((target - mean).abs() / log_var.exp() + log_var + constant),
+    },
+)
+### BEGIN HIDDEN TESTS
+check_shape(
+    "gaussian_nll", gaussian_nll(torch.zeros(5, 7, 2), torch.ones(5, 7, 2), torch.ones(5, 7, 2)), (5, 7, 2)
+)
+y = torch.linspace(-30, 30, 6001).double().unsqueeze(-1)  # [N, 1], 0.01 apart
+for width in (-2.0, 0.0, 3.0):
+    density = (-as_tensor("nll", gaussian_nll(torch.ones_like(y), torch.full_like(y, width), y))).exp()
+    check_close("the area under exp(-nll)", density.sum() * 0.01, 1.0, rtol=1e-3, hint="it is a density")
+### END HIDDEN TESTS
+print("Right: the negative log-likelihood.")
+
+# %% kind="test" of="gaussian-nll" points=2
+log_var = torch.tensor([[100.0], [-40.0], [0.0]])
+nll = gaussian_nll(torch.zeros(3, 1), log_var, torch.tensor([[1.0], [0.0], [2.0]]))
+check_true(
+    as_tensor("nll", nll).isfinite().all(),
+    f"the loss for log_var = 100, -40 and 0 is {as_tensor('nll', nll).flatten().tolist()}: is there an "
+    "exp(log_var) whose logarithm is taken? Use log_var itself",
+)
+check_close("the loss for log_var = 100, -40 and 0", nll, [[50.918939], [-19.081061], [2.918939]])
+### BEGIN HIDDEN TESTS
+log_var = torch.linspace(-6, 4, 2001).unsqueeze(-1)  # [N, 1]
+for error in (0.1, 0.3, 2.0):
+    nll = as_tensor(
+        "nll", gaussian_nll(torch.full_like(log_var, 5.0), log_var, torch.full_like(log_var, 5 + error))
+    )
+    best = log_var[nll.argmin()].item()
+    check_between(
+        f"exp(best log_var / 2) for an error of {error}", math.exp(best / 2), 0.98 * error, 1.02 * error
+    )
+### END HIDDEN TESTS
+print("Right: it holds for variances of any size.")
+
+# %% [markdown]
+# The loss against the predicted standard deviation, for three errors.
+
+# %%
+widths = torch.logspace(-2, 1, 300)
+ax = new_axes(width=6.5, height=3.6)[0]
+for error, color in zip((0.05, 0.3, 1.5), COLORS, strict=False):
+    loss = gaussian_nll(torch.zeros(300), 2 * widths.log(), torch.full((300,), error))
+    ax.plot(widths, loss, color=color, label=f"error {error:g}")
+    ax.plot(widths[loss.argmin()], loss.min(), "o", color=color, markersize=9, markeredgecolor="white")
+ax.plot(
+    widths,
+    gaussian_nll(torch.zeros(300), 2 * widths.log(), torch.zeros(300)),
+    ":",
+    color=GREY,
+    label="error 0",
+)
+ax.set(xscale="log", ylim=(-4, 6), xlabel="predicted standard deviation", ylabel="loss, nats")
+ax.set_title("The best standard deviation is the error itself")
+ax.legend(loc="upper right")
+plt.show()
+
+# %% [markdown]
+# Look at the asymmetry. Being too sure (left of a dot) is punished without mercy; being too unsure costs a
+# logarithm. And the dotted line has no lowest point.
+
+# %% [markdown] exercise="bound-log-var" number="4.2" title="Soft bounds" points=4 difficulty=2 minutes=15
+# A network that fits a few points perfectly follows the dotted line: each step lowers the variance a bit
+# more. Then a point comes that is off a little, and its loss is in the billions. Far away from the data, on
+# the other hand, nothing trains the log-variance, so it may become anything.
+#
+# So it is bounded. A hard `clamp` would do, but for one thing: outside the bounds its gradient is *zero*. A
+# network that once got there is never told to come back. PETS (Appendix A.1) bounds softly, by means of
+# $\operatorname{softplus}(z) = \log(1 + e^z)$, which is nearly $0$ for negative $z$ and nearly $z$ for
+# positive ones. First from above:
+#
+# $$\ell' = \ell_{\max} - \operatorname{softplus}(\ell_{\max} - \ell)$$
+#
+# Where $\ell$ is far below $\ell_{\max}$, this is $\ell$; where it is far above, $\ell_{\max}$; and it always
+# rises. Then the result $\ell'$ is bounded from below by $\ell_{\min}$ in the same way, mirrored.
+#
+# **Predict first.** With the upper bound first and the lower bound second, which of the two bounds can be
+# exceeded a little?
+#
+# **Write `bound_log_var`.** Log-variances are `[..., D]`, the bounds `[D]`: each dimension has its own. Upper
+# bound first, then the lower. The network learns *through* this function, so it is made of torch operations,
+# and for inputs of any size, such as 10 000 and -10 000, result and gradient must be finite.
+
+# %% kind="solution" of="bound-log-var" ref="ensembles:bound_log_var"
+# TODO: from above, as in the equation
+# TODO: then from below: which sign has what goes into softplus now?
+
+# %% [markdown]
+# <details><summary>Hint: the lower bound</summary>
+#
+# It is $\ell_{\min}$ plus something that is nearly 0 where $\ell'$ is far below $\ell_{\min}$, and nearly
+# $\ell' - \ell_{\min}$ where it is far above.
+# </details>
+# <details><summary>Hint: inputs of any size</summary>
+#
+# In `torch.log(1 + torch.exp(z))` the exponential overflows from z = 89 on. Here the result may even survive
+# that, but not its gradient: infinity over infinity is NaN. `softplus`, imported above, takes care of it.
+# </details>
+# <details><summary>Answer to the prediction</summary>
+#
+# The upper one. After the first step the value is below it, but the second adds
+# $\log(1 + e^{\ell_{\min} - \ell'})$. That is tiny if the bounds lie far apart, and $\log 2$ if they are
+# equal. The lower bound is kept strictly.
+# </details>
+
+
+# %% kind="given"
+def bound_slopes(log_var: Tensor, min_log_var: Tensor, max_log_var: Tensor) -> Tensor:
+    """The gradient of each bounded log-variance with respect to the unbounded one, [..., D]."""
+    leaf = log_var.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(bound_log_var(leaf, min_log_var, max_log_var).sum(), leaf)
+    return gradient
+
+
+# %% kind="test" of="bound-log-var" points=2
+low, high = torch.tensor([-5.0]), torch.tensor([1.0])
+x = torch.tensor([[-100.0], [-6.0], [-2.0], [0.5], [100.0]])
+bounded = bound_log_var(x, low, high)
+check_shape("bound_log_var", bounded, (5, 1))
+
+
+def soft(z):
+    return torch.log1p(torch.exp(torch.as_tensor(z).double()))
+
+
+above = high - soft(high - x)  # [N, 1], bounded from above only
+below = low + soft(x - low)  # [N, 1], bounded from below only
+check_close(
+    "bound_log_var of [-100, -6, -2, 0.5, 100]",
+    bounded,
+    low + soft(above - low),
+    mistakes={
+        "this is a hard clamp, whose gradient is zero outside the bounds": x.clamp(-5, 1),
+        "it is bounded from above only": above,
+        "it is bounded from below only": below,
+        "the lower bound comes first, expected the upper one first": high - soft(high - below),
+        "the two bounds are mixed up": high + soft((low - soft(low - x)) - high),
+        "the lower bound is mirrored the wrong way: low + softplus(x - low)": low - soft(low - above),
+        "the sign of the lower softplus is wrong": low - soft(above - low),
+        "the second bound is applied to the unbounded input": low + soft(x - low),
+        "this is a scaled sigmoid, expected the two softplus": low + (high - low) * torch.sigmoid(x),
+    },
+    hint="first high - softplus(high - x), then its mirror image at low",
+)
+### BEGIN HIDDEN TESTS
+low, high = torch.tensor([-3.0, 0.0]), torch.tensor([2.0, 0.5])
+x = torch.randn(3, 7, 2, generator=torch.Generator().manual_seed(0)) * 4
+above = high - soft(high - x)
+check_close("bound_log_var with [D] bounds", bound_log_var(x, low, high), low + soft(above - low))
+### END HIDDEN TESTS
+print("Right: bounded, softly.")
+
+# %% kind="test" of="bound-log-var" points=2
+low, high = torch.tensor([-5.0]), torch.tensor([1.0])
+x = torch.linspace(-13.1, 8.9, 45).unsqueeze(-1)  # [N, 1]
+check_between("what comes out for -13.1 ... 8.9", bound_log_var(x, low, high), -5, 1 + math.log(2))
+slopes = as_tensor("the gradient", bound_slopes(x, low, high))
+check_true(
+    (slopes > 0).all(),
+    "the gradient is zero (or negative) somewhere outside the bounds: nobody who got there is told to come "
+    "back (a hard clamp?)",
+)
+expected = torch.sigmoid(high - x) * torch.sigmoid(high - torch.log1p(torch.exp(high - x)) - low)
+check_close("the gradient for -13.1 ... 8.9", slopes, expected, rtol=1e-3)
+far = torch.tensor([[-10000.0], [10000.0]])
+check_close("what comes out for -10000 and 10000", bound_log_var(far, low, high), [[-5.0], [1.002476]])
+check_true(
+    as_tensor("the gradient", bound_slopes(far, low, high)).isfinite().all(),
+    "the gradient for -10000 or 10000 is NaN or infinite: exp overflows, use softplus",
+)
+### BEGIN HIDDEN TESTS
+low, high = torch.tensor([-10.0, -4.0]), torch.tensor([0.5, 3.0])
+inside = torch.tensor([[-5.0, 0.0]])
+check_close("what comes out in the middle", bound_log_var(inside, low, high), inside, atol=0.1)
+far = bound_log_var(torch.tensor([[1000.0, -1000.0]]), low, high)
+check_close(
+    "what comes out for 1000 and -1000", far, [[0.5, -4.0]], atol=1e-3, hint="each dimension has its bounds"
+)
+### END HIDDEN TESTS
+print("Right: there is a way back from everywhere.")
+
+# %% [markdown]
+# On the left, the function beside a clamp. On the right, what it is there for. A network is right about the
+# one point it has, and lowers its log-variance step by step. What would it cost if the *next* point was off
+# by 1?
+
+# %%
+axes = new_axes(columns=2, width=4.8, height=3.5)
+x = torch.linspace(-9, 5, 300)
+low, high = torch.tensor(-5.0), torch.tensor(1.0)
+axes[0].plot(x, x.clamp(-5, 1), "--", color=GREY, label="clamp")
+axes[0].plot(x, bound_log_var(x.unsqueeze(-1), low, high).squeeze(-1), color=COLORS[0], label="soft bounds")
+axes[0].set(xlabel="log-variance, unbounded", ylabel="log-variance, bounded", title="Soft, and always rising")
+for name, color in (("no bounds", COLORS[3]), ("soft bounds", COLORS[0])):
+    raw = torch.zeros(1, requires_grad=True)
+    optimizer, costs = torch.optim.Adam([raw], lr=0.1), []
+    for _ in range(300):
+        log_var = raw if name == "no bounds" else bound_log_var(raw, low, high)
+        costs.append(gaussian_nll(torch.zeros(1), log_var, torch.ones(1)).item())
+        optimizer.zero_grad()
+        gaussian_nll(torch.zeros(1), log_var, torch.zeros(1)).sum().backward()  # its own point: no error
+        optimizer.step()
+    axes[1].plot(costs, color=color, label=name)
+axes[1].set(
+    yscale="log",
+    xlabel="gradient steps",
+    ylabel="loss of the next point",
+    title="The price of being too sure",
+)
+for ax in axes:
+    ax.legend()
+plt.show()
+
+# %% [markdown] exercise="ensemble-layer" number="4.3" title="A layer of the whole ensemble" points=4 difficulty=2 minutes=15
+# One network knows the noise of the world. It does not know what it doesn't know: in the gap its second
+# output is just as much a guess as its first. The simplest remedy that works (Lakshminarayanan et al., 2017):
+# train several networks, and see whether they *agree*. Where there are data they have to. Elsewhere each of
+# them makes up something of its own.
+#
+# Five networks in a Python loop are five times as slow as one. But they have the same shape, so the weights
+# of a layer fit into one tensor, and the whole layer is *one* batched product:
+#
+# $$y_e = x_e W_e + b_e, \qquad e = 1 \dots E$$
+#
+# with $x$ `[E, N, in]`, $W$ `[E, in, out]` and $b$ `[E, 1, out]`.
+#
+# **Predict first.** A matrix product on `[E, N, in]` and `[E, in, out]` treats the first axis how? And on
+# `[N, in]` and `[E, in, out]`?
+#
+# **Write `ensemble_layer`.** The inputs are `[E, N, in]`, for each member its own, or `[N, in]`, the same for
+# all members, *also if N happens to equal E*. The result is `[E, N, out]`: no activation, and no loop over
+# the members.
+
+# %% kind="solution" of="ensemble-layer" ref="ensembles:ensemble_layer"
+# TODO: a batched product of inputs and weights, plus the bias: [E, N, out]
+
+# %% [markdown]
+# <details><summary>Hint: which product?</summary>
+#
+# `a @ b` multiplies the last two axes and broadcasts the others, as `+` does. `torch.bmm` and
+# `torch.baddbmm` (product and sum in one) want three axes exactly; `x.expand(E, -1, -1)` gives `[N, in]` its
+# third one, without a copy.
+# </details>
+# <details><summary>Answer to the prediction</summary>
+#
+# As a batch: matrix e times matrix e, nothing is mixed between members. And `[N, in]` is broadcast: it stands
+# for the same matrix E times.
+# </details>
+
+# %% kind="test" of="ensemble-layer" points=2
+draw = torch.Generator().manual_seed(0)
+x, weight, bias = (torch.randn(*shape, generator=draw) for shape in ((3, 5, 4), (3, 4, 2), (3, 1, 2)))
+y = ensemble_layer(x, weight, bias)
+check_shape("ensemble_layer", y, (3, 5, 2), "expected [E, N, out]")
+member_by_member = torch.stack([x[e] @ weight[e] + bias[e] for e in range(3)])
+check_close(
+    "ensemble_layer",
+    y,
+    member_by_member,
+    mistakes={
+        "the bias is missing": member_by_member - bias,
+        "the bias is subtracted": member_by_member - 2 * bias,
+        "all members have the weights of the first": torch.stack(
+            [x[e] @ weight[0] + bias[e] for e in range(3)]
+        ),
+        "all members have the bias of the first": member_by_member - bias + bias[0],
+        "all members have the inputs of the first": torch.stack(
+            [x[0] @ weight[e] + bias[e] for e in range(3)]
+        ),
+        "members are averaged, expected each by itself": member_by_member.mean(dim=0).expand(3, 5, 2),
+        "there is an activation: a layer is linear": member_by_member.relu(),
+    },
+)
+### BEGIN HIDDEN TESTS
+x, weight, bias = (torch.randn(*shape, generator=draw) for shape in ((2, 3, 3), (2, 3, 3), (2, 1, 3)))
+member_by_member = torch.stack([x[e] @ weight[e] + bias[e] for e in range(2)])
+transposed = torch.stack([x[e] @ weight[e].T + bias[e] for e in range(2)])
+check_close(
+    "ensemble_layer with in = out",
+    ensemble_layer(x, weight, bias),
+    member_by_member,
+    mistakes={"the weights are transposed: they are [E, in, out]": transposed},
+)
+check_shape("ensemble_layer of one member", ensemble_layer(x[:1], weight[:1], bias[:1]), (1, 3, 3))
+### END HIDDEN TESTS
+print("Right: one product for the whole ensemble.")
+
+# %% kind="test" of="ensemble-layer" points=2
+draw = torch.Generator().manual_seed(1)
+x, weight, bias = (torch.randn(*shape, generator=draw) for shape in ((6, 4), (3, 4, 2), (3, 1, 2)))
+y = ensemble_layer(x, weight, bias)
+check_shape("ensemble_layer of shared inputs [N, in]", y, (3, 6, 2), "all members see the same inputs")
+check_close("ensemble_layer of shared inputs", y, torch.stack([x @ weight[e] + bias[e] for e in range(3)]))
+### BEGIN HIDDEN TESTS
+few = x[:3]  # as many samples as members
+check_close(
+    "ensemble_layer of shared inputs with N = E",
+    ensemble_layer(few, weight, bias),
+    torch.stack([few @ weight[e] + bias[e] for e in range(3)]),
+    hint="[N, in] is shared by all members, also if N = E",
+)
+one = ensemble_layer(x[:1], weight, bias)
+check_close(
+    "ensemble_layer of a single shared input",
+    one,
+    torch.stack([x[:1] @ w + b for w, b in zip(weight, bias, strict=True)]),
+)
+### END HIDDEN TESTS
+print("Right: shared inputs, too.")
+
+# %% [markdown]
+# Stacked with activations in between, these layers are an ensemble: `EnsembleMLP(..., layer=ensemble_layer)`
+# does the stacking. On the left, five networks before any training. On the right, what the batch is good for:
+# the time of a layer, in a Python loop over the members and as one product.
+
+# %%
+axes = new_axes(columns=2, width=4.8, height=3.5)
+untrained = EnsembleMLP(5, 1, 1, (64, 64), "tanh", torch.Generator().manual_seed(3), ensemble_layer)
+with torch.no_grad():
+    for curve, color in zip(untrained(grid.unsqueeze(-1)), COLORS, strict=False):
+        axes[0].plot(grid, curve.squeeze(-1), color=color)
+axes[0].set(xlabel="x", ylabel="output", title="Five untrained members")
+ways = {
+    "one after the other": lambda x, w, b: [x[e] @ w[e] + b[e] for e in range(len(w))],
+    "one batch": ensemble_layer,
+}
+sizes, milliseconds = (1, 2, 5, 10), {name: [] for name in ways}
+for size in sizes:
+    data = torch.randn(size, 32, 64), torch.randn(size, 64, 64), torch.randn(size, 1, 64)
+    for name, way in ways.items():
+        way(*data)
+        start = time.perf_counter()
+        for _ in range(300):
+            way(*data)
+        milliseconds[name].append((time.perf_counter() - start) / 300 * 1000)
+for (name, values), color in zip(milliseconds.items(), (GREY, COLORS[0]), strict=True):
+    axes[1].plot(sizes, values, "o-", color=color, label=name)
+axes[1].set(xlabel="members", ylabel="ms per layer", title="Loop and batch", ylim=(0, None))
+axes[1].legend()
+plt.show()
+
+# %% [markdown] exercise="members" number="4.4" title="Members that differ: bootstrap, loss, elites" points=8 difficulty=2 minutes=30
+# Members that saw the same data in the same order would still differ by their initial weights. PETS adds a
+# second reason: each member is trained on a **bootstrap** of its own, $N$ rows drawn from the $N$ rows of the
+# data *with replacement* (Efron, 1979). Some rows come twice, others not at all: as if each member had lived
+# another life in the same world. What they agree on is then in the data, not in their luck.
+#
+# All members are trained at once, on one **loss**. With the NLL averaged over the $B$ samples and $T$
+# dimensions of each member's mini-batch,
+#
+# $$L = \sum_{e=1}^{E} \frac{1}{B\,T} \sum_{b, t} \text{nll}_{e b t}
+#   \;+\; \lambda \sum_{t=1}^{T} \left( \ell_{\max, t} - \ell_{\min, t} \right)$$
+#
+# The second term is the regulariser of the soft bounds: these are learned too, and it pulls them together.
+#
+# Last, some members turn out better than others. Those with the lowest loss on hold-out data, which none of
+# them was trained on, are the **elites**; the others are trained but not asked (MBPO: 5 of 7).
+#
+# **Predict first.** Which share of the data does a member never see? And what would change if $L$ *averaged*
+# over the members?
+#
+# **Write three functions.**
+#
+# - `bootstrap_rows(num_rows, ensemble_size, generator)`: for each member its own rows, drawn independently
+#   and uniformly with replacement, integers `[E, N]`. All random numbers come from `generator`.
+# - `ensemble_loss(nll, min_log_var, max_log_var, bound_penalty)`: $L$ above, a scalar. `nll` is `[E, B, T]`,
+#   the bounds `[T]`, $\lambda$ is `bound_penalty`.
+# - `choose_elites(holdout_losses, num_elites)`: the numbers of the members with the smallest losses, the best
+#   first, `[num_elites]`. A member whose loss is NaN comes after all others.
+
+# %% kind="solution" of="members" ref="ensembles:bootstrap_rows,ensemble_loss,choose_elites"
+# bootstrap_rows:
+# TODO: random integers from 0 to num_rows - 1, [E, N]
+# ensemble_loss:
+# TODO: average over samples and dimensions, sum over members
+# TODO: add bound_penalty times the sum of the distances of the bounds
+# choose_elites:
+# TODO: let NaN rank last, sort, and take the first num_elites
+
+# %% [markdown]
+# <details><summary>Hint: random integers</summary>
+#
+# `torch.randint(high, size, generator=...)` draws from 0 to high - 1. `torch.randperm` is something else: it
+# shuffles, and each row comes once.
+# </details>
+# <details><summary>Answer to the prediction</summary>
+#
+# A row is missed by one draw with probability $1 - 1/N$, by $N$ draws with $(1 - 1/N)^N \approx 1/e$: 37 %.
+# If $L$ averaged, each member's gradient would be divided by $E$: an ensemble of 10 would learn with plain
+# SGD ten times as slowly as an ensemble of 1. (Adam would hardly notice, but weight and penalty would
+# still shift.) Summed, each member learns as if it were alone.
+# </details>
+
+# %% kind="test" of="members" points=2
+rows = bootstrap_rows(1000, 4, torch.Generator().manual_seed(0))
+rows = check_shape("bootstrap_rows(1000, 4)", rows, (4, 1000), "expected [ensemble_size, num_rows]")
+check_true(rows.dtype == torch.int64, f"the rows are {rows.dtype}, expected integers to index with")
+check_between("a row number", rows, 0, 999, "rows are counted from 0 to num_rows - 1")
+distinct = [len(member.unique()) for member in rows]
+check_true(
+    max(distinct) < 1000, "each member has every row exactly once: this is a shuffle, draw with replacement"
+)
+check_between("how many of 1000 rows a member sees", distinct, 580, 690, "about 63 % with replacement")
+check_true(
+    not (rows[0] == rows[1]).all() and not (rows[2].sort().values == rows[3].sort().values).all(),
+    "two members have the same rows: each has its own bootstrap",
+)
+### BEGIN HIDDEN TESTS
+again = bootstrap_rows(1000, 4, torch.Generator().manual_seed(0))
+check_close("rows with the same seed", again, rows, hint="all random numbers come from generator")
+other = as_tensor("rows", bootstrap_rows(1000, 4, torch.Generator().manual_seed(1)))
+check_true(not torch.equal(other, rows), "another seed gives the same rows")
+few = as_tensor("rows", bootstrap_rows(4, 5000, torch.Generator().manual_seed(2)))
+check_between(
+    "how often each of 4 rows comes in 20000", torch.bincount(few.flatten(), minlength=4), 4700, 5300
+)
+together = ((few[:, 0] == 0) & (few[:, 1] == 0)).float().mean()
+check_between("how often the first two draws are both 0", together, 0.04, 0.085, "draws are independent")
+### END HIDDEN TESTS
+print("Right: a bootstrap for each member.")
+
+# %% kind="test" of="members" points=3
+nll = torch.randn(4, 5, 3, generator=torch.Generator().manual_seed(0))
+low, high = torch.tensor([-3.0, -2.0, -5.0]), torch.tensor([1.0, 0.5, 2.0])
+loss = ensemble_loss(nll, low, high, 0.1)
+check_shape("ensemble_loss", loss, (), "the loss is one number")
+fit, distance = nll.mean(dim=(1, 2)).sum(), (high - low).sum()
+check_close(
+    "ensemble_loss",
+    loss,
+    fit + 0.1 * distance,
+    mistakes={
+        "it is averaged over the members, expected summed": nll.mean() + 0.1 * distance,
+        "it is summed over the samples, expected averaged": nll.mean(dim=2).sum() + 0.1 * distance,
+        "it is summed over the dimensions, expected averaged": nll.mean(dim=1).sum() + 0.1 * distance,
+        "it is summed over everything": nll.sum() + 0.1 * distance,
+        "the regulariser is missing": fit,
+        "the regulariser has the wrong sign: it would push the bounds apart": fit - 0.1 * distance,
+        "bound_penalty is missing": fit + distance,
+        "the regulariser is averaged over the dimensions, expected summed": fit + 0.1 * (high - low).mean(),
+        "the regulariser counts once for each member, expected once": fit + 0.4 * distance,
+    },
+)
+### BEGIN HIDDEN TESTS
+check_close("ensemble_loss without penalty", ensemble_loss(nll, low, high, 0.0), fit)
+check_close(
+    "ensemble_loss of one member", ensemble_loss(nll[:1], low, high, 0.5), nll[0].mean() + 0.5 * distance
+)
+twice = torch.cat([nll, nll])
+check_close(
+    "ensemble_loss of every member twice", ensemble_loss(twice, low, high, 0.1), 2 * fit + 0.1 * distance
+)
+### END HIDDEN TESTS
+print("Right: every member learns as if it were alone.")
+
+# %% kind="test" of="members" points=3
+nan = float("nan")
+losses = torch.tensor([0.4, 0.1, 0.9, 0.3, 0.2])
+elites = choose_elites(losses, 3)
+check_shape("choose_elites", elites, (3,), "expected num_elites numbers of members")
+check_close(
+    "the elites of [0.4, 0.1, 0.9, 0.3, 0.2]",
+    elites,
+    [1, 4, 3],
+    mistakes={
+        "these are the members with the largest losses": [2, 0, 3],
+        "these are losses, expected the numbers of the members": [0.1, 0.2, 0.3],
+        "the best comes first": [3, 4, 1],
+        "they are in the order of the members, expected the best first": [1, 3, 4],
+        "these are ranks (argsort twice), expected the numbers of the members": [3, 0, 4],
+        "these are the first members": [0, 1, 2],
+    },
+)
+check_close(
+    "the elites of [nan, 0.5, 0.2]",
+    choose_elites(torch.tensor([nan, 0.5, 0.2]), 2),
+    [2, 1],
+    mistakes={"the member whose loss is NaN is an elite": [0, 2], "NaN comes after all others": [2, 0]},
+)
+### BEGIN HIDDEN TESTS
+losses = torch.tensor([nan, -3.0, 7.0, nan, 0.0, -4.0])
+check_close("the best 4 of [nan, -3, 7, nan, 0, -4]", choose_elites(losses, 4), [5, 1, 4, 2])
+everyone = as_tensor("elites", choose_elites(losses, 6))
+check_close("the best 6, the NaN among them last", everyone[:4], [5, 1, 4, 2])
+check_close("the two last", everyone[4:].sort().values, [0, 3])
+check_close("the only one", choose_elites(torch.tensor([2.0]), 1), [0])
+### END HIDDEN TESTS
+print("Right: the elites, the best first.")
+
+# %% [markdown]
+# Thirty rows of the data, and how often each member has them. White is never.
+
+# %%
+counts = torch.stack(
+    [torch.bincount(r, minlength=30) for r in bootstrap_rows(30, 5, torch.Generator().manual_seed(2))]
+)
+ax = new_axes(width=8.0, height=2.3)[0]
+ax.imshow(counts, cmap="Blues", vmin=0, vmax=5, aspect="auto")
+for member in range(5):
+    for row in range(30):
+        if counts[member, row]:
+            ax.text(row, member, int(counts[member, row]), ha="center", va="center", fontsize=9)
+ax.grid(visible=False)
+ax.set(xlabel="row of the data", ylabel="member", yticks=range(5))
+ax.set_title(f"Members see {(counts > 0).float().mean():.0%} of the rows, each its own")
+plt.show()
+
+# %% [markdown]
+# The cell below puts your functions together. Have a look at `forward`, `loss` and `fit`: each of them is a
+# few lines, since you wrote what they are made of.
+
+# %% kind="given" ref="ensembles:EnsembleConfig,EnsembleFitResult,Prediction,GaussianEnsemble,_BestWeights"
+
+# %%
+settings = EnsembleConfig(
+    ensemble_size=7,
+    num_elites=5,
+    hidden_sizes=(64, 64, 64),
+    batch_size=32,
+    learning_rate=5e-3,
+    patience=25,
+)
+ensemble = GaussianEnsemble(1, 1, settings, generator=torch.Generator().manual_seed(0))
+result = ensemble.fit(
+    as_transitions(points_x, points_y), max_epochs=150, generator=torch.Generator().manual_seed(1)
+)
+predicted = ensemble.predict(grid.unsqueeze(-1), torch.zeros(200, 1))  # means and variances [E, N, 1]
+axes = new_axes(columns=2, width=5.4, height=3.6)
+axes[0].plot(points_x, points_y, "o", color=GREY, markersize=3, alpha=0.35, markeredgewidth=0)
+for member, curve in enumerate(predicted.obs.squeeze(-1)):
+    elite = member in ensemble.elites
+    axes[0].plot(grid, curve, color=COLORS[0] if elite else COLORS[1], linewidth=1.4 if elite else 1.0)
+axes[0].plot([], [], color=COLORS[0], label="elite")
+axes[0].plot([], [], color=COLORS[1], label="not an elite")
+draw_world(axes[0], "They agree where there are data")
+for member, curve in enumerate(torch.stack(result.holdout_mse).T):
+    color = COLORS[0] if member in ensemble.elites else COLORS[1]
+    axes[1].plot(curve, color=color, linewidth=1.2)
+    axes[1].plot(
+        result.best_epochs[member], curve[result.best_epochs[member]], "o", color=color, markersize=6
+    )
+axes[1].set(yscale="log", xlabel="epoch", ylabel="hold-out MSE, normalised", title="Best epochs, and elites")
+axes[0].legend(loc="upper left")
+plt.show()
+
+# %% [markdown]
+# Nobody told them to disagree in the gap. They do because nothing makes them agree.
+
+# %% [markdown] exercise="split-variance" number="4.5" title="Noise or ignorance?" points=4 difficulty=2 minutes=15
+# Ask the ensemble for a prediction: first a member is drawn at random, then it draws from its Gaussian. How
+# much do such draws vary? The **law of total variance** splits the answer in two:
+#
+# $$\operatorname{Var}[y] =
+#   \underbrace{\frac{1}{E} \sum_e \sigma_e^2}_{\text{aleatoric: the noise they see}} +
+#   \underbrace{\frac{1}{E} \sum_e \left( \mu_e - \bar\mu \right)^2}_{\text{epistemic: their disagreement}},
+#   \qquad \bar\mu = \frac{1}{E} \sum_e \mu_e$$
+#
+# The members are the whole population that is drawn from, not a sample of one. So the division is by $E$.
+#
+# **Predict first.** Ten times as many data arrive, all of them outside the gap. What happens to the two
+# parts, outside and inside the gap?
+#
+# **Write `split_variance`.** Means and variances are `[E, ..., D]`; return `VarianceParts(aleatoric,
+# epistemic)`, each `[..., D]`. A single member can't disagree: its epistemic part is 0, not NaN.
+
+# %% kind="given" ref="ensembles:VarianceParts"
+
+# %% kind="solution" of="split-variance" ref="ensembles:split_variance"
+# TODO: the mean of the variances, and the variance of the means, over the members
+
+# %% [markdown]
+# <details><summary>Hint: dividing by E</summary>
+#
+# `means.var(dim=0)` divides by E - 1, which is 0 for a single member. `correction=0` divides by E.
+# </details>
+# <details><summary>Answer to the prediction</summary>
+#
+# Outside: the epistemic part falls, the aleatoric part stays where the world's noise is (it is only estimated
+# better). Inside: nothing changes much. Data help where they are. That is what makes the epistemic part
+# useful: it says where to go and look.
+# </details>
+
+# %% kind="test" of="split-variance" points=2
+means, variances = torch.tensor([[0.0], [2.0], [7.0]]), torch.tensor([[1.0], [4.0], [4.0]])  # [E, D]
+aleatoric, epistemic = split_variance(means, variances)
+swapped = "the two parts are swapped: aleatoric comes first"
+check_close(
+    "the aleatoric part of variances 1, 4, 4",
+    aleatoric,
+    [3.0],
+    mistakes={
+        swapped: [26 / 3],
+        "it is the variance of the variances, expected their mean": [2.0],
+        "it is the square of the mean standard deviation, expected the mean variance": [25 / 9],
+        "it is the mean standard deviation": [5 / 3],
+        "the variances are summed, expected averaged": [9.0],
+    },
+)
+check_close(
+    "the epistemic part of means 0, 2, 7",
+    epistemic,
+    [26 / 3],
+    mistakes={
+        "it divides by E - 1, expected E: correction=0": [13.0],
+        "it is the standard deviation, expected the variance": [(26 / 3) ** 0.5],
+        "it is the standard deviation (and divides by E - 1), expected the variance": [13**0.5],
+        "it is the mean of the squares: subtract the mean first": [53 / 3],
+        "it is the total variance, expected the members' disagreement alone": [26 / 3 + 3],
+        "the squares are summed, expected averaged": [26.0],
+    },
+)
+### BEGIN HIDDEN TESTS
+aleatoric, epistemic = split_variance(means[:1], variances[1:2])
+check_close("the aleatoric part of a single member", aleatoric, [4.0])
+check_close("the epistemic part of a single member", epistemic, [0.0], hint="a single member can't disagree")
+aleatoric, epistemic = split_variance(torch.full((5, 2), 3.0), torch.zeros(5, 2))
+check_close(
+    "the parts of members that agree and see no noise", [aleatoric.tolist(), epistemic.tolist()], [[0, 0]] * 2
+)
+### END HIDDEN TESTS
+print("Right: noise and disagreement.")
+
+# %% kind="test" of="split-variance" points=2
+draw = torch.Generator().manual_seed(0)
+means, variances = torch.randn(4, 6, 2, generator=draw), torch.rand(4, 6, 2, generator=draw)  # [E, N, D]
+aleatoric, epistemic = split_variance(means, variances)
+check_shape(
+    "the aleatoric part", aleatoric, (6, 2), "the members' axis, the first one, is gone; all others stay"
+)
+check_shape(
+    "the epistemic part", epistemic, (6, 2), "the members' axis, the first one, is gone; all others stay"
+)
+member = torch.randint(4, (200_000,), generator=draw)
+row, column = 3, 1
+samples = means[member, row, column] + variances[member, row, column].sqrt() * torch.randn(
+    200_000, generator=draw
+)
+total = as_tensor("aleatoric", aleatoric)[row, column] + as_tensor("epistemic", epistemic)[row, column]
+check_between("the sum of both over the variance of 200000 draws", total / samples.var(), 0.97, 1.03)
+### BEGIN HIDDEN TESTS
+deeper = torch.randn(3, 2, 4, 5, generator=draw)
+aleatoric, epistemic = split_variance(deeper, deeper**2)
+check_close(
+    "the aleatoric part of [E, 2, 4, 5]", aleatoric, (deeper[0] ** 2 + deeper[1] ** 2 + deeper[2] ** 2) / 3
+)
+center = (deeper[0] + deeper[1] + deeper[2]) / 3
+check_close("the epistemic part of [E, 2, 4, 5]", epistemic, sum((d - center) ** 2 for d in deeper) / 3)
+### END HIDDEN TESTS
+print("Right: together they are the variance of what the ensemble says.")
+
+# %% [markdown]
+# The picture of the week. On the left what the ensemble says, with two standard deviations of each kind. On
+# the right both standard deviations by themselves, and the true noise, which nobody showed them.
+
+# %%
+aleatoric, epistemic = (part.squeeze(-1) for part in split_variance(predicted.obs, predicted.obs_var))
+center = predicted.obs.mean(dim=0).squeeze(-1)
+axes = new_axes(columns=2, width=5.6, height=3.8)
+total = 2 * (aleatoric + epistemic).sqrt()
+axes[0].fill_between(
+    grid, center - total, center + total, color=COLORS[1], alpha=0.35, linewidth=0, label="+ epistemic"
+)
+band = 2 * aleatoric.sqrt()
+axes[0].fill_between(
+    grid, center - band, center + band, color=COLORS[0], alpha=0.45, linewidth=0, label="aleatoric"
+)
+axes[0].plot(points_x, points_y, "o", color="black", markersize=2.5, alpha=0.4, markeredgewidth=0)
+axes[0].plot(grid, center, color=COLORS[0], label="ensemble")
+draw_world(axes[0], "What it says, and how sure it is")
+axes[0].legend(loc="upper left", ncols=2)
+axes[1].axvspan(-3, -1, color="#eeeeee")
+axes[1].axvspan(1, 3, color="#eeeeee", label="data")
+axes[1].plot(grid, true_noise(grid), "--", color="black", linewidth=1.5, label="true noise")
+axes[1].plot(grid, aleatoric.sqrt(), color=COLORS[0], label="aleatoric")
+axes[1].plot(grid, epistemic.sqrt(), color=COLORS[1], label="epistemic")
+axes[1].set(xlim=(-4, 4), ylim=(0, 1.2), xlabel="x", ylabel="standard deviation", title="Noise and ignorance")
+axes[1].legend(loc="upper left", ncols=2)
+plt.show()
+
+# %% [markdown]
+# Where there are data, the blue line roughly finds the noise (it would get closer with more training: the
+# weights that are kept are those with the best *mean*), and the orange one is small. In the gap and outside
+# the orange line rises. Don't read much into the blue one there: nobody trained it.
+#
+# And look at the gap on the left once more: the truth has a bump there that no member thinks of. Networks of
+# one kind that saw the same two ends make similar guesses. Disagreement shows that something is unknown; it
+# is no upper bound on how unknown.
+
+# %% [markdown] exercise="calibration" number="4.6" title="Is it worth anything?" points=6 difficulty=3 minutes=30
+# An uncertainty is a claim, and claims can be checked. A model is **calibrated** if what it gives a
+# probability of 90 % happens in 90 % of the cases. For a Gaussian prediction, the central interval with
+# probability $p$ is
+#
+# $$\mu \pm z_p\, \sigma, \qquad z_p = \sqrt{2}\, \operatorname{erf}^{-1}(p)$$
+#
+# ($z_{0.68} \approx 1$, $z_{0.95} \approx 1.96$). The **coverage** $c(p)$ is the share of the targets that lie
+# inside. The expected calibration error sums it up (Kuleshov et al., 2018), over the levels
+# $p_k = k / (L + 1)$, $k = 1 \dots L$:
+#
+# $$\text{ECE} = \frac{1}{L} \sum_{k=1}^{L} \left| c(p_k) - p_k \right|$$
+#
+# A planner asks for less: the doubt should be *large where the error is large*, whatever the units. That is
+# **Spearman's rank correlation**: replace each number by its rank (1 for the smallest), and take the ordinary
+# correlation of the ranks. Equal numbers share the mean of their ranks: 5, 7, 7, 9 have ranks 1, 2.5, 2.5, 4.
+#
+# **Predict first.** The predicted standard deviations are all half of what they should be. What is the
+# coverage at $p = 0.95$: about 47 %, 67 % or 90 %?
+#
+# **Write three functions.**
+#
+# - `interval_coverage(mean, std, target, levels)`: mean, std and target have the same shape, any; `levels` is
+#   `[L]`, in (0, 1). The coverage at each level over *all* entries, `[L]`.
+# - `expected_calibration_error(mean, std, target, num_levels)`: ECE as above, a number.
+# - `rank_correlation(x, y)`: of two tensors `[N]`, a number between -1 and 1. Neither is constant.
+
+# %% kind="solution" of="calibration" ref="calibration:interval_coverage,expected_calibration_error,rank_correlation"
+# interval_coverage:
+# TODO: z of each level (torch.erfinv), and each error in standard deviations
+# TODO: for each level the share of errors up to z
+# expected_calibration_error:
+# TODO: the levels k / (L + 1), and the mean distance of coverage and level
+# rank_correlation:
+# TODO: the rank of each number, equal numbers share their mean rank
+# TODO: the ordinary correlation of the ranks
+
+# %% [markdown]
+# <details><summary>Hint: all levels at once</summary>
+#
+# Errors in standard deviations, flattened, are `[M]`, and z is `[L]`. `errors[None] <= z[:, None]` compares
+# each with each, `[L, M]`; its mean over the last axis is the coverage.
+# </details>
+# <details><summary>Hint: ranks with ties</summary>
+#
+# The mean rank of a number is the count of smaller numbers, plus half the count of equal ones (itself
+# included), plus one half. Comparing all with all, `x[:, None] > x`, counts the smaller ones; for a few
+# thousand numbers that is fine.
+# </details>
+# <details><summary>Answer to the prediction</summary>
+#
+# 67 %: the model's 1.96 standard deviations are 0.98 real ones, and within those lie 67 % of a Gaussian. One
+# case in three falls outside an interval that was sold as 95 %.
+# </details>
+
+# %% kind="test" of="calibration" points=2
+levels = torch.tensor([0.5, 0.9, 0.99])  # z = 0.67, 1.64 and 2.58
+mean, std = torch.full((4,), 10.0), torch.full((4,), 2.0)
+target = 10 + 2 * torch.tensor([0.5, -1.0, 2.0, -2.5])  # 0.5, 1, 2 and 2.5 standard deviations off
+coverage = interval_coverage(mean, std, target, levels)
+check_shape("interval_coverage", coverage, (3,), "expected one number for each level")
+check_close(
+    "the coverage at 50, 90 and 99 %, errors of 0.5, -1, 2 and -2.5 std",
+    coverage,
+    [0.25, 0.5, 1.0],
+    mistakes={
+        "these are one-sided quantiles: p is the probability between -z and z": [0.0, 0.5, 0.75],
+        "z lacks the factor sqrt(2)": [0.0, 0.5, 0.5],
+        "std is not used: measure the errors in standard deviations": [0.0, 0.25, 0.5],
+        "errors are divided by the variance, expected by std": [0.5, 1.0, 1.0],
+        "negative errors always count as inside: take the absolute value": [0.75, 0.75, 1.0],
+        "it is the share outside the interval": [0.75, 0.5, 0.0],
+        "these are counts, expected shares": [1, 2, 4],
+    },
+    hint="z = sqrt(2) erfinv(p), and a target is inside if its error is at most z standard deviations",
+)
+### BEGIN HIDDEN TESTS
+draw = torch.Generator().manual_seed(0)
+std = 0.1 + torch.rand(4000, 5, generator=draw)
+mean = torch.randn(4000, 5, generator=draw)
+target = mean + std * torch.randn(4000, 5, generator=draw)
+levels = torch.tensor([0.1, 0.5, 0.8, 0.95])
+coverage = interval_coverage(mean, std, target, levels)
+check_shape("the coverage of predictions [N, D]", coverage, (4,), "over all entries")
+halves = torch.tensor([[0.0, 5.0], [0.0, 5.0]])  # the first column is inside, the second is not
+coverage_of_halves = interval_coverage(torch.zeros(2, 2), torch.ones(2, 2), halves, levels)
+check_close("the coverage where one dimension of two is inside", coverage_of_halves, [0.5] * 4)
+check_close("the coverage of a calibrated model", coverage, levels, atol=0.02)
+coverage = interval_coverage(mean, std / 2, target, levels)
+check_close("the coverage of half the std", coverage, torch.erf(torch.erfinv(levels) / 2), atol=0.02)
+### END HIDDEN TESTS
+print("Right: the coverage of each interval.")
+
+# %% kind="test" of="calibration" points=2
+mean, std = torch.zeros(4), torch.ones(4)
+target = torch.tensor([0.4, -0.5, 0.9, -0.95])  # the coverage at 25, 50 and 75 % is 0, 0.5 and 1
+error = expected_calibration_error(mean, std, target, num_levels=3)
+check_shape("expected_calibration_error", error, (), "expected one number")
+check_close(
+    "the calibration error with the levels 0.25, 0.5, 0.75",
+    error,
+    1 / 6,
+    mistakes={
+        "the distances have signs and cancel: take absolute values": 0.0,
+        "the distances are squared, expected absolute": 0.125 / 3,
+        "it is the largest distance, expected the mean": 0.25,
+        "the distances are summed, expected averaged": 0.5,
+        "the levels are k / L, expected k / (L + 1)": (1 / 12 + 1 / 3) / 3,
+    },
+    hint="the levels are k / (L + 1), here 0.25, 0.5 and 0.75, where the coverage is 0, 0.5 and 1",
+)
+### BEGIN HIDDEN TESTS
+target = torch.randn(3000, 2, generator=torch.Generator().manual_seed(1))
+zeros, ones = torch.zeros(3000, 2), torch.ones(3000, 2)
+check_between("the error of a calibrated model", expected_calibration_error(zeros, ones, target, 19), 0, 0.02)
+check_close("the error of infinite doubt", expected_calibration_error(zeros, 1e6 * ones, target, 19), 0.5)
+check_close(
+    "the error of no doubt at all", expected_calibration_error(zeros, 1e-6 * ones, target, 9), 0.5, atol=0.001
+)
+check_close("the error with one level", expected_calibration_error(zeros, 1e6 * ones, target, 1), 0.5)
+### END HIDDEN TESTS
+print("Right: the calibration error.")
+
+# %% kind="test" of="calibration" points=2
+x = torch.tensor([0.3, 2.0, -1.0, 0.9, 5.0])
+correlation = rank_correlation(x, x.exp())
+check_shape("rank_correlation", correlation, (), "expected one number")
+check_close(
+    "the rank correlation of x and exp(x)",
+    correlation,
+    1.0,
+    mistakes={
+        "it is the correlation of the numbers, expected of their ranks": torch.corrcoef(
+            torch.stack([x, x.exp()])
+        )[0, 1]
+    },
+    hint="exp keeps the order",
+)
+check_close("the rank correlation of x and -x", rank_correlation(x, -x), -1.0)
+check_close(
+    "the rank correlation of [1, 2, 2, 10] and [10, 20, 30, 40]",
+    rank_correlation(torch.tensor([1.0, 2.0, 2.0, 10.0]), torch.tensor([10.0, 20.0, 30.0, 40.0])),
+    0.948683,
+    mistakes={
+        "equal numbers have different ranks, expected their mean rank": 1.0,
+        "equal numbers have different ranks, expected their mean rank (here in reverse)": 0.8,
+        "equal numbers have the lowest of their ranks, expected the mean": 0.923381,
+        "it is the correlation of the numbers, expected of their ranks": 0.831259,
+    },
+)
+### BEGIN HIDDEN TESTS
+order = torch.randperm(60, generator=torch.Generator().manual_seed(0))
+other = torch.randperm(60, generator=torch.Generator().manual_seed(1))
+without_ties = 1 - 6 * ((order - other) ** 2).sum().item() / (60 * (60**2 - 1))  # Spearman's formula
+check_close(
+    "the rank correlation of two shuffles of 60 numbers",
+    rank_correlation(order.float(), other.float()),
+    without_ties,
+)
+x = torch.tensor([3.0, 1.0, 3.0, 3.0, 2.0, 1.0])  # ranks 5, 1.5, 5, 5, 3, 1.5
+y = torch.tensor([1.0, 2.0, 3.0, 4.0, 4.0, 4.0])  # ranks 1, 2, 3, 5, 5, 5
+ranks = torch.tensor([[5, 1.5, 5, 5, 3, 1.5], [1, 2, 3, 5, 5, 5]])
+check_close("the rank correlation with ties in both", rank_correlation(x, y), torch.corrcoef(ranks)[0, 1])
+### END HIDDEN TESTS
+print("Right: the correlation of the ranks.")
+
+# %% [markdown]
+# The verdict on your ensemble. On the left its coverage of new points: from where it was trained, and from
+# the gap; of the whole ensemble, and of a member alone (the mean of the seven). The diagonal is perfect;
+# below it, a model is too sure of itself. On the right, 200 places between -4 and 4: its doubt about the mean,
+# against how wrong the mean really is.
+
+# %%
+fresh_x, fresh_y = draw_points(2000, seed=5)
+gap_x = 2 * torch.rand(2000, generator=torch.Generator().manual_seed(6)) - 1
+gap_y = true_mean(gap_x) + true_noise(gap_x) * torch.randn(2000, generator=torch.Generator().manual_seed(7))
+levels = torch.linspace(0.02, 0.98, 49)
+axes = new_axes(columns=2, width=5.2, height=4.2)
+axes[0].plot([0, 1], [0, 1], "--", color="black", linewidth=1.2)
+for name, x, y, color in (("data", fresh_x, fresh_y, COLORS[0]), ("gap", gap_x, gap_y, COLORS[1])):
+    answer = ensemble.predict(x.unsqueeze(-1), torch.zeros(len(x), 1))
+    mean = answer.obs.mean(dim=0).squeeze(-1)
+    std = sum(split_variance(answer.obs, answer.obs_var)).sqrt().squeeze(-1)
+    alone = list(zip(answer.obs.squeeze(-1), answer.obs_var.sqrt().squeeze(-1), strict=True))
+    for style, who, claims in (("-", "ensemble", [(mean, std)]), (":", "members", alone)):
+        curve = torch.stack([interval_coverage(m, s, y, levels) for m, s in claims]).mean(dim=0)
+        error = sum(expected_calibration_error(m, s, y) for m, s in claims) / len(claims)
+        axes[0].plot(levels, curve, style, color=color, label=f"{name}, {who}: ECE {error:.2f}")
+axes[0].set(
+    xlabel="claimed probability", ylabel="coverage", title="Who is too sure?", xlim=(0, 1), ylim=(0, 1)
+)
+axes[0].legend(loc="upper left")
+wrong = (center - true_mean(grid)).abs()
+place = (grid.abs() > 1) & (grid.abs() < 3)
+for name, mask, color in (("data", place, COLORS[0]), ("gap and outside", ~place, COLORS[1])):
+    axes[1].plot(epistemic.sqrt()[mask], wrong[mask], "o", color=color, markersize=5, alpha=0.6, label=name)
+axes[1].set(
+    xscale="log",
+    xlim=(0.01, 1),
+    yscale="log",
+    ylim=(1e-3, 10),
+    xlabel="epistemic standard deviation",
+    ylabel="error of the mean",
+)
+axes[1].set_title(f"Rank correlation {rank_correlation(epistemic, wrong):.2f}")
+axes[1].legend(loc="upper left")
+plt.show()
+
+# %% [markdown]
+# In the gap everybody is too sure, since nobody expects the bump; the ensemble's wide intervals (at the right
+# end of the curve) catch far more of the truth than a member's. Where there were data, the intervals are a bit
+# too wide: the noise of the quiet half was overestimated. So, as a statement of probabilities, handle with
+# care.
+#
+# But the picture on the right is what a planner needs, and there the ensemble does well: where it doubts, it
+# is wrong; where it doesn't, it is right, over two powers of ten. From next week on, plans will be
+# judged by members that disagree, and the gate of Dyna-PPO in week 6 is made of this very number.
+
+# %% [markdown] exercise="prioritized-replay" number="4.7" title="Prioritized replay" points=6 difficulty=4 minutes=45 bonus=true
+# A model that knows where it is wrong could also *train* there. Prioritized replay (Schaul et al., 2016)
+# draws transition $i$ with probability $P(i) = p_i / \sum_j p_j$, where the priority $p_i = (|\text{error}_i| +
+# \varepsilon)^\alpha$ grows with the last error made on it.
+#
+# Drawing in proportion to a million changing numbers needs a **sum tree**: the priorities are the leaves of a
+# binary tree, each inner node holds the sum of its two children, and the root the sum of all. Node 1 is the
+# root, the children of node $n$ are $2n$ and $2n + 1$, and leaf $i$ is node $2^{\text{depth}} + i$. To *set* a
+# priority, mend the sums on the way up. To *find* where a point of the cumulative sum lies, walk down: is it
+# beyond the left child's sum, go right, and count from there.
+#
+# Drawing more often what is wrong bends the average: the rare and the noisy count too much. **Importance
+# weights** bend it back, fully for $\beta = 1$ (Section 3.4):
+#
+# $$w_i = \frac{(N\, P(i))^{-\beta}}{\max_j\, (N\, P(j))^{-\beta}}$$
+#
+# **Predict first.** In *our* noisy world, trained with priorities and without weights: which points would be
+# drawn most, in the long run? Would that help?
+#
+# **Write two methods and a function.**
+#
+# - `SumTree.set(rows, values)`: the leaves `rows` `[B]` become `values` `[B]`, and all sums above are right
+#   again. A batch may hold a row several times, then with the same value each time.
+# - `SumTree.find(mass)`: for points `[B]`, the leaves $i$ with
+#   $p_0 + \dots + p_{i-1} \le \text{mass} < p_0 + \dots + p_i$. A point that lies at the total or beyond it by
+#   a rounding error belongs to the last leaf with a priority above 0: one with priority 0 is never found (as
+#   long as there are others).
+# - `importance_weights(probabilities, num_stored, beta)`: $w$ as above; the maximum is over the batch `[B]`,
+#   $N$ is `num_stored`.
+#
+# No loop over the batch: the loops run over the `self.depth` levels of the tree. (A loop would be right, too,
+# but slow.) The tree's numbers are float64.
+
+# %% kind="solution" of="prioritized-replay" ref="prioritized:SumTree.set,SumTree.find,importance_weights"
+# set:
+# TODO: write the leaves
+# TODO: level by level up to the root: each parent is the sum of its two children
+# find:
+# TODO: start at the root; at each level, decide for every point whether it goes right
+# TODO: whoever goes right, leaves the left child's sum behind
+# importance_weights:
+# TODO: the power, divided by its largest value
+
+# %% [markdown]
+# <details><summary>Hint: why not just add the difference on the way up?</summary>
+#
+# With a row twice in the batch, the difference would be added twice. Computing each parent afresh from its
+# children can't go wrong; and rounding errors don't pile up.
+# </details>
+# <details><summary>Hint: never a leaf without priority</summary>
+#
+# Go right only if the point is at or beyond the left sum *and* the right child's sum is above 0.
+# </details>
+# <details><summary>Answer to the prediction</summary>
+#
+# The points of the noisy half: their errors stay large however well the mean is learned. Nothing can be
+# learned from them that is not known already. Priorities by error can't tell noise from ignorance; that was
+# exercise 4.5. Whether it helps the model on a real task is measured in `experiments.ipynb`.
+# </details>
+
+
+# %% kind="given"
+def tree_after(capacity: int, writes: Iterable[tuple[Any, Any]]) -> Tensor:
+    """All nodes of a tree after such writes of (rows, values), without the unused entry 0."""
+    tree = SumTree(capacity)
+    for rows, values in writes:
+        tree.set(torch.as_tensor(rows), torch.as_tensor(values, dtype=torch.float64))
+    return tree.nodes[1:].clone()
+
+
+def found_in(values: Any, mass: Any) -> Tensor:
+    """The leaves that are found for points of the cumulative sum, in a tree with sums of its own."""
+    leaves = torch.as_tensor(values, dtype=torch.float64)
+    tree = SumTree(len(leaves))
+    nodes = [torch.zeros(2**tree.depth, dtype=torch.float64)]
+    nodes[0][: len(leaves)] = leaves
+    while len(nodes[0]) > 1:
+        nodes.insert(0, nodes[0].view(-1, 2).sum(dim=1))
+    tree.nodes = torch.cat([torch.zeros(1, dtype=torch.float64), *nodes])
+    return torch.as_tensor(tree.find(torch.as_tensor(mass, dtype=torch.float64)))
+
+
+# %% kind="test" of="prioritized-replay" points=2
+nodes = tree_after(4, [([0, 1, 2, 3], [1.0, 2.0, 3.0, 4.0])])
+check_close(
+    "the nodes 1 ... 7 of a tree with the leaves 1, 2, 3, 4",
+    nodes,
+    [10.0, 3.0, 7.0, 1.0, 2.0, 3.0, 4.0],
+    mistakes={
+        "the sums above the leaves were not mended": [0.0, 0.0, 0.0, 1.0, 2.0, 3.0, 4.0],
+        "only the parents of the leaves were mended: go up to the root": [0.0, 3.0, 7.0, 1.0, 2.0, 3.0, 4.0],
+        "the leaves are not at the end: leaf i is node 2**depth + i": [1.0, 2.0, 3.0, 4.0, 0.0, 0.0, 0.0],
+    },
+)
+nodes = tree_after(4, [([0, 1, 2, 3], [1.0, 2.0, 3.0, 4.0]), ([2], [0.5])])
+check_close("the nodes after leaf 2 became 0.5", nodes, [7.5, 3.0, 4.5, 1.0, 2.0, 0.5, 4.0])
+### BEGIN HIDDEN TESTS
+nodes = tree_after(4, [([0, 3], [1.0, 4.0]), ([3, 1, 3, 3], [2.0, 5.0, 2.0, 2.0])])
+check_close(
+    "the nodes after leaf 3 was in a batch three times",
+    nodes,
+    [8.0, 6.0, 2.0, 1.0, 5.0, 0.0, 2.0],
+    hint="a batch may hold a row several times",
+)
+check_close("the nodes of a tree of capacity 1", tree_after(1, [([0], [3.0]), ([0], [2.0])]), [2.0])
+draw = torch.Generator().manual_seed(0)
+writes = [(torch.randperm(11, generator=draw)[:6], torch.rand(6, generator=draw).double()) for _ in range(8)]
+leaves = torch.zeros(16, dtype=torch.float64)
+for rows, values in writes:
+    leaves[rows] = values
+nodes = tree_after(11, writes)
+check_close("the leaves after 8 writes", nodes[15:], leaves)
+check_close("the root after 8 writes", nodes[0], leaves.sum())
+check_close("the level below the root", nodes[1:3], leaves.view(2, 8).sum(dim=1))
+### END HIDDEN TESTS
+print("Right: every node is the sum of its children.")
+
+# %% kind="test" of="prioritized-replay" points=2
+found = found_in([1.0, 2.0, 3.0, 4.0], [0.5, 1.5, 2.9, 3.5, 5.9, 6.1, 9.9])
+check_shape("find", found, (7,), "expected a leaf for each point")
+check_close(
+    "the leaves found for 0.5, 1.5, 2.9, 3.5, 5.9, 6.1, 9.9 in 1, 2, 3, 4",
+    found,
+    [0, 1, 1, 2, 2, 3, 3],
+    mistakes={
+        "these are nodes, expected leaves: subtract 2**depth": [4, 5, 5, 6, 6, 7, 7],
+        "left and right are mixed up": [3, 2, 2, 1, 1, 0, 0],
+        "whoever goes right must leave the left child's sum behind": [0, 1, 1, 3, 3, 3, 3],
+    },
+)
+check_close(
+    "the leaves found for 0, 1 and 3",
+    found_in([1.0, 2.0, 3.0, 4.0], [0.0, 1.0, 3.0]),
+    [0, 1, 2],
+    mistakes={"a point at the end of a leaf belongs to the next one (>=, not >)": [0, 0, 1]},
+)
+### BEGIN HIDDEN TESTS
+values = [0.1, 0.2, 0.0, 0.3, 0.0, 0.0]
+found = found_in(values, [0.0, 0.1001, 0.3001, 0.6, 0.6 + 1e-12])
+check_close(
+    "the leaves found in 0.1, 0.2, 0, 0.3, 0, 0", found, [0, 1, 3, 3, 3], hint="never one with priority 0"
+)
+draw = torch.Generator().manual_seed(1)
+leaves = torch.rand(37, generator=draw).double() * (torch.rand(37, generator=draw) > 0.3)
+mass = torch.rand(500, generator=draw).double() * leaves.sum()
+expected = torch.searchsorted(leaves.cumsum(0), mass, right=True)
+check_close("500 leaves found among 37", found_in(leaves, mass), expected)
+check_close("the leaf found in a tree of capacity 1", found_in([2.0], [1.0]), [0])
+### END HIDDEN TESTS
+print("Right: every point finds its leaf.")
+
+# %% kind="test" of="prioritized-replay" points=2
+probabilities = torch.tensor([0.4, 0.1, 0.025])
+weights = importance_weights(probabilities, 10, 0.5)
+powers = (10 * probabilities) ** -0.5
+check_close(
+    "the weights of 0.4, 0.1, 0.025 with N = 10 and beta = 0.5",
+    weights,
+    powers / powers.max(),
+    mistakes={
+        "they are not divided by the largest": powers,
+        "they are divided by their sum, expected by the largest": powers / powers.sum(),
+        "they are divided by their mean, expected by the largest": powers / powers.mean(),
+        "what is drawn often must count less: the exponent is -beta": probabilities**0.5
+        / probabilities.max() ** 0.5,
+        "beta has no effect": probabilities.min() / probabilities,
+    },
+)
+### BEGIN HIDDEN TESTS
+check_close("the weights with beta = 0", importance_weights(probabilities, 10, 0.0), [1.0, 1.0, 1.0])
+check_close("the weights with beta = 1", importance_weights(probabilities, 500, 1.0), [0.0625, 0.25, 1.0])
+check_close("the weight of a single row", importance_weights(torch.tensor([0.3]), 7, 0.4), [1.0])
+### END HIDDEN TESTS
+print("Right: what is drawn often counts less.")
+
+# %% [markdown]
+# The rest of prioritized replay, made of what you wrote; then a look at a tree. The point 9.2 on its way
+# down: 9.2 is beyond 7, so it goes right, and 2.2 is left; that is below 5, so it goes left; and so on.
+
+# %% kind="given" ref="prioritized:stratified_points,priorities,PrioritizedSample,PrioritizedReplayBuffer"
+
+# %%
+tree = SumTree(8)
+tree.set(torch.arange(8), torch.tensor([3.0, 1.0, 2.0, 1.0, 1.0, 4.0, 0.0, 2.0]))
+goal = int(tree.find(torch.tensor([9.2])))
+path = {(goal + 8) >> level for level in range(4)}
+axes = new_axes(columns=2, width=5.6, height=3.4)
+ax = axes[0]
+for node in range(1, 16):
+    level = node.bit_length() - 1
+    x, y = (node - 2**level + 0.5) * 8 / 2**level, -level
+    if node > 1:
+        parent = ((node // 2 - 2 ** (level - 1) + 0.5) * 8 / 2 ** (level - 1), -level + 1)
+        ax.plot(*zip((x, y), parent, strict=True), color=COLORS[1] if node in path else "#c8c8c8", zorder=1)
+    ax.plot(x, y, "o", markersize=21, color=COLORS[1] if node in path else "#cfe3f1", zorder=2)
+    ax.text(x, y, f"{tree.nodes[node]:g}", ha="center", va="center", fontsize=10, zorder=3)
+ax.set(xlim=(0, 8), ylim=(-3.4, 0.4), yticks=[], xlabel="leaf", title="The point 9.2 finds its leaf")
+ax.set_xticks([leaf + 0.5 for leaf in range(8)], range(8))
+ax.grid(visible=False)
+fitted = ensemble.predict(points_x.unsqueeze(-1), torch.zeros(300, 1)).obs.mean(dim=0).squeeze(-1)
+buffer = PrioritizedReplayBuffer(300, 1, 1, alpha=0.6)
+buffer.add(*as_transitions(points_x, points_y))
+buffer.update_priorities(torch.arange(300), fitted - points_y)
+drawn = buffer.sample_prioritized(20_000, 0.4, torch.Generator().manual_seed(0))
+share = torch.bincount(drawn.rows, minlength=300) / 20_000 * 300
+axes[1].scatter(points_x, points_y, s=14 * share, color=COLORS[1], alpha=0.6, linewidth=0)
+draw_world(axes[1], f"{(drawn.batch.obs > 0).float().mean():.0%} of the draws come from the noise")
+plt.show()
+
+# %% [markdown]
+# The larger a point on the right, the more often it was drawn. As predicted: the noisy half has half of the
+# points, and gets about three quarters of the draws. Priorities by error run after the noise; priorities by
+# *epistemic* variance would not.
+#
+# ## What to take along
+#
+# - A network that predicts a Gaussian learns the noise from its own errors, without a label for it. Its
+#   log-variance needs bounds, and soft ones, so that there is a way back.
+# - An ensemble costs little as one batch. Its loss is *summed* over members; bootstrap and initial weights
+#   make them differ, hold-out data say whom to ask.
+# - Total variance = mean of the variances (noise: more data won't help) + variance of the means (ignorance:
+#   more data will).
+# - Uncertainty is a claim that can be checked: coverage for its size, rank correlation for its order. Members
+#   of one kind share their blind spots.
+# - Errors alone can't tell noise from ignorance. Whoever follows them runs after the dice.
+#
+# ## Test yourself
+#
+# <details><summary>1. The squared error is a special case of the Gaussian's loss. Which one?</summary>
+#
+# A fixed variance of 1 for all inputs: then the loss is half the squared error plus a constant. Learning the
+# variance weighs each point by how noisy its place is.
+# </details>
+# <details><summary>2. Why is the log-variance not simply clamped?</summary>
+#
+# Outside the bounds a clamp is flat, its gradient is zero, and a network that once got there is never told to
+# come back. softplus always rises, if only a little.
+# </details>
+# <details><summary>3. All members get the same initial weights and the same data in the same order. What is the
+# epistemic variance in the gap?</summary>
+#
+# Zero, everywhere: they are the same network seven times. The ensemble is no wiser than one member, and
+# claims to know everything. Diversity has to come from somewhere: initial weights, bootstrap, order.
+# </details>
+# <details><summary>4. A robot's model reports a large aleatoric and a small epistemic variance in one corner of
+# the room. Should it go there to collect data?</summary>
+#
+# No: the members agree that it is noisy there, a slippery floor perhaps. More data would not change their
+# minds. It may want to avoid the corner, which is another matter.
+# </details>
+# <details><summary>5. A model's coverage at 90 % is 90 % on hold-out data. May a planner trust it?</summary>
+#
+# Only where the hold-out data came from. A planner looks for good plans, and finds itself in places where
+# nobody has been. Calibration is a property of model *and* data, like the k-step error of week 1.
+# </details>
+#
+# ## Where next
+#
+# Next week PETS puts this ensemble into the planner of week 3: each imagined trajectory is carried by a member
+# of its own, and plans that only one of them believes in lose. If you want to read on: Osband et al., 2018,
+# [*Randomized prior functions*](https://arxiv.org/abs/1806.03335), on members that share their blind spots;
+# Yu et al., 2020, [*MOPO*](https://arxiv.org/abs/2005.13239), which pays for doubt with reward; Deisenroth and
+# Rasmussen, 2011, *PILCO*, which did it all with Gaussian processes.
