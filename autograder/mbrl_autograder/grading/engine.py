@@ -122,8 +122,8 @@ def _errors_said(course: Course) -> Iterator[None]:
         cause = str(getattr(error, "orig", None) or error).splitlines()[0]
         old = "If an older nbgrader made it: `nbgrader db upgrade`. " if "no such" in cause else ""
         raise GradingError(
-            f"the gradebook {course.directory.db_url} cannot be used ({cause}); it is as it was. {old}The same "
-            "command goes on from there"
+            f"the gradebook {course.directory.db_url} cannot be used ({cause}); it is as it was. {old}"
+            "The same command goes on from there"
         ) from error
     except OSError as error:
         place = f" {error.filename}" if error.filename else ""
