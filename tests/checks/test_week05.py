@@ -96,7 +96,7 @@ MISTAKES = {
         STEP,
         "reward(obs, action, next_obs)",
         "reward(obs, action, obs)",
-        "used as next_obs",
+        "in place of next_obs",
     ),
     "end of the mean state": (
         STEP,
@@ -156,6 +156,13 @@ MISTAKES = {
         "step(obs_rows, action_rows)",
         "step(obs_rows, action_rows.flip(1))",
         "go together",
+    ),
+    "a member at a time": (
+        TS_INF,
+        "next_obs, reward, terminated = step(obs_rows, action_rows)",
+        "answers = [step(o[None], a[None]) for o, a in zip(obs_rows, action_rows)]\n"
+        "    next_obs, reward, terminated = (torch.cat(x) for x in zip(*answers))",
+        "in one call",
     ),
     "a call for each member": (
         TS_INF,

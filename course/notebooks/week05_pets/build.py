@@ -229,9 +229,7 @@ check_close(
     reward(obs, action, drawn),
     mistakes={
         "it belongs to the mean next state, expected the one that was drawn": reward(obs, action, mean),
-        "it belongs to another draw than next_obs? The state where the particle was is used as next_obs": reward(
-            obs, action, obs
-        ),
+        "the state before the step is used in place of next_obs": reward(obs, action, obs),
         "obs and next_obs are swapped": reward(drawn, action, obs),
     },
     hint="expected reward(obs, action, next_obs) with the next_obs that is returned",
@@ -420,6 +418,8 @@ def step(obs, action):  # member k adds 100 * (k + 1)
         {
             (6, 5, 1): "bring the particles into K = 2 groups first: [K, M, D] with M = P / K * N",
             (3, 10, 1): "there should be K = 2 groups, of P / K = 3 particles each; not the other way round",
+            (1, 15, 1): "ask all members in one call, [K, M, D]",
+            (15, 1): "ask all members in one call, [K, M, D]",
             (2, 3, 5, 1): "the plans of a group's particles are one axis, [K, M, D] with M = P / K * N",
         },
     )
@@ -737,8 +737,8 @@ print(f"{'mean model':12} expects {0.0:7.1f}   (its cart never moves: half right
 
 # %% [markdown]
 # The mean model is the one to fear. It is not merely too optimistic: it is *sure* of a future in which no
-# member believes. That is what made ensembles of averaged predictions so disappointing in planning, and it is
-# the first comparison in the experiments of this week.
+# member believes. Is that as bad on a real task, where members disagree by little? The experiments of this week
+# measure it.
 
 # %% [markdown] exercise="robust-scores" number="5.4" title="Three ways to judge a plan" points=6 difficulty=2 minutes=20
 # The particles of a plan come back with $P$ returns $R_1 \dots R_P$. A planner wants one score for each plan.
@@ -1210,9 +1210,9 @@ trials = pets_trials(balance, ensemble, config, generator, on_trial)
 # particles, one colour for each member, starting afresh from the real state every 15 steps.
 
 # %%
-shown = {1: "the first plan's model", max(imagined): "the last one's"}
+shown = sorted({1, max(imagined)})
 axes = new_axes(columns=len(shown), width=5.6, height=3.8)
-for ax, (number, name) in zip(axes, shown.items(), strict=True):
+for ax, number in zip(axes, shown, strict=True):
     angle = trials[number].transitions.obs[:60, 2].rad2deg()
     for start, states in imagined[number].items():
         for particle, line in enumerate(states[..., 2].rad2deg()):
@@ -1222,7 +1222,8 @@ for ax, (number, name) in zip(axes, shown.items(), strict=True):
     ax.axhspan(12, 40, color=GREY, alpha=0.15, linewidth=0)
     ax.axhspan(-40, -12, color=GREY, alpha=0.15, linewidth=0)
     ax.set(xlabel="step", ylabel="angle, degrees", ylim=(-16, 16))
-    ax.set_title(f"Trial {number}, {name}: return {trials[number].trial_return:.0f}")
+    data = trials[number - 1].env_steps
+    ax.set_title(f"Trial {number}, planned after {data} steps: return {trials[number].trial_return:.0f}")
 plt.show()
 
 # %% [markdown]
