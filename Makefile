@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
+FIGURES := tests/benchmarks/results
 BUILDS = $(wildcard solutions/*/build.ipynb)
 # nbgrader calls programs of the environment by name
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -52,9 +53,9 @@ check: setup  ## fail if solutions/ or weeks/ are stale
 	mbrl-course check
 
 bench: setup  ## measure speed (minutes; not part of the tests)
-	python tests/benchmarks/bench_planning.py
-	python tests/benchmarks/bench_grading.py
-	python tests/benchmarks/bench_training.py
+	python tests/benchmarks/bench_planning.py --out $(FIGURES)/planning.json
+	python tests/benchmarks/bench_grading.py --out $(FIGURES)/grading.json
+	python tests/benchmarks/bench_training.py --out $(FIGURES)/training.json
 
 clean:  ## remove caches, build/, dist/ and demo/; what you graded and ran stays
 	rm -rf demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

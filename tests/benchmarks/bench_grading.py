@@ -1,6 +1,6 @@
 """How fast classes are graded: the judge against stock `nbgrader autograde`, on the same notebooks.
 
-    python tests/benchmarks/bench_grading.py --output grading.json
+    python tests/benchmarks/bench_grading.py --out grading.json
 
 For a light notebook (five tests) and for week 3: submissions a second with two workers, starting them
 included; the same of nbgrader, timed on a sample in the same run; their ratio; the peak memory of all
@@ -32,6 +32,7 @@ from tqdm import tqdm
 from judge.small_notebook import WRONG, Submission, source
 from mbrl_autograder.grading import student_edition
 from mbrl_autograder.judge import GradingTask, Judge
+from mbrl_course.experiments.runner import machine
 
 COURSE = Path(__file__).parents[2]
 STUB = "def unanswered():\n    raise NotImplementedError()"
@@ -215,16 +216,17 @@ def main() -> None:
     parser.add_argument("--week-submissions", type=int, default=20, help="of week 3; 0 to leave it out")
     parser.add_argument("--week-sample", type=int, default=3, help="of these, graded by nbgrader too")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--output", type=Path, help="a JSON file for the figures")
+    parser.add_argument("--out", type=Path, help="write the numbers to this file, .json")
     arguments = parser.parse_args()
     found = [measure("light", arguments.submissions, arguments.sample, arguments.workers)]
     print(report(found[0]), flush=True)
     if arguments.week_submissions:
         found.append(measure("week03", arguments.week_submissions, arguments.week_sample, arguments.workers))
         print(report(found[1]), flush=True)
-    if arguments.output is not None:
+    if arguments.out is not None:
         rows = [{**asdict(item), "ratio": item.ratio} for item in found]
-        arguments.output.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        content = {**machine(), "workers": arguments.workers, "classes": rows}
+        arguments.out.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
