@@ -12,12 +12,15 @@ from typing import Any
 
 from . import proxies
 from .child import wire
+from .child.generators import InStep
 from .child.packing import Packer, Unpacker, make_named
 from .outgoing import Outgoing
+from .randomness import drawn_state
 from .sandbox import Sandbox, SandboxError
 
 GRACE_SECONDS = 2.0
 MAX_REENTRY = 20
+MALFORMED = (TypeError, LookupError, ValueError, ArithmeticError, AttributeError, RuntimeError)
 BUILTIN_ERRORS = {
     name: kind
     for name, kind in vars(builtins).items()
@@ -85,6 +88,7 @@ class Student:
     ) -> None:
         self.sandbox, self.namespace, self.operators = sandbox, namespace, operators
         self.outgoing = Outgoing(self, shared)
+        self.random = InStep(drawn_state)
         self.generation = 0
         self.deadline = 0.0
         self.alive = False
@@ -138,7 +142,7 @@ class Student:
         self._depth += 1
         finished = False
         try:
-            wire.send(self._sock, {"op": op, "id": number, **fields}, blobs or [], self.deadline)
+            self._send({"op": op, "id": number, **fields}, blobs or [])
             answer = self._wait(number)
             finished = True
             return answer
@@ -166,6 +170,7 @@ class Student:
             message, blobs = wire.receive(self._sock, self.deadline)
             if not isinstance(message, dict):
                 raise wire.WireError("not a message")
+            self._take_random(message.get("random"), blobs)
             if "back" in message:
                 self._serve(message, blobs)
                 continue
@@ -213,7 +218,22 @@ class Student:
                 (k.__name__ for k in type(error).__mro__ if k.__name__ in BUILTIN_ERRORS), "RuntimeError"
             )
             reply = {"error": {"type": kind, "message": str(error)[:500]}}
-        wire.send(self._sock, reply, packer.blobs, self.deadline)
+        self._send(reply, packer.blobs)
+
+    def _send(self, message: dict[str, Any], blobs: list[bytes]) -> None:
+        assert self._sock is not None
+        packer = Packer(self.outgoing.opaque)
+        packer.blobs = blobs
+        wire.send(self._sock, message | {"random": self.random.changes(packer)}, blobs, self.deadline)
+
+    def _take_random(self, changed: Any, blobs: list[bytes]) -> None:
+        """What the student's code drew from the global generators, if the test has it in step."""
+        if not self.random.on or not changed:
+            return
+        try:
+            self.random.take(changed[:3], self.unpacker(blobs))
+        except MALFORMED as error:
+            raise wire.WireError("malformed state of a generator") from error
 
     # values ---------------------------------------------------------------------------------------
 
@@ -286,7 +306,7 @@ class Student:
                     ):
                         self.outgoing.take_state(number, new)
             packed_result = answer["value"]
-        except (wire.WireError, TypeError, KeyError, ValueError, IndexError, RuntimeError) as error:
+        except (wire.WireError, *MALFORMED) as error:
             raise self._end(StudentEnded("the code's process sent what is no answer")) from error
         return self.value(packed_result, blobs)
 

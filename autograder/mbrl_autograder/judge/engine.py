@@ -40,6 +40,7 @@ from .results import (
 
 PRELOAD = (
     "numpy",
+    "numpy.random",  # NumPy itself loads it late
     "torch",
     "IPython.core.interactiveshell",
     "matplotlib.pyplot",

@@ -11,6 +11,7 @@ from typing import Any
 
 MAX_BLOCKS = 4000
 WORDS = 624
+TORCH_CACHE = 24 + 8 * WORDS  # where the words of its generator end, and what it keeps begins
 MAX_STEPS = 1 << 40
 PCG_FACTORS = {"PCG64": 0x2360ED051FC65DA44385DF649FCCF645, "PCG64DXSM": 0xDA942042E4DD58B5}
 PCG_MASK = (1 << 128) - 1
@@ -52,12 +53,29 @@ def _twister_keys(state: Any) -> Any:
         keys = inner["key"]
         good = isinstance(keys, numpy.ndarray) and keys.shape == (WORDS,) and type(inner["pos"]) is int
         return keys.astype(numpy.uint32) if good and 0 <= inner["pos"] <= WORDS else None
-    if hasattr(state, "numpy") and state.ndim == 1 and len(state) >= 24 + 8 * WORDS:
-        words = (
-            state.numpy()[24 : 24 + 8 * WORDS].copy().view(numpy.uint64)
-        )  # seed, left, seeded, next; then the words
-        return words.astype(numpy.uint32)
+    if hasattr(state, "numpy") and state.ndim == 1 and len(state) >= TORCH_CACHE:
+        left, seeded = state.numpy()[8:16].view(numpy.int32).tolist()  # behind the seed; then next, the words
+        place, *words = state.numpy()[16:TORCH_CACHE].view(numpy.uint64).tolist()
+        fresh = (left, place) == (1, 0)
+        if seeded == 1 and (fresh or (left > 0 and left + place == WORDS + 1)):
+            return numpy.array(words, numpy.uint64).astype(numpy.uint32)
     return None
+
+
+def drawn_state(generator: Any, before: Any, after: Any) -> Any:
+    """What a global generator's state becomes where the student's code says that it drew from it: `after`,
+    without the numbers that are kept for the next draw, which nobody could check; None where it cannot be
+    reached."""
+    if _twister_keys(before) is None or not may_follow(generator, before, after):
+        return None
+    if isinstance(after, tuple):
+        return (before[0], after[1], None)
+    if isinstance(after, dict):
+        return {**before, "state": after["state"], "has_gauss": 0, "gauss": 0.0}
+    state = before.clone()
+    state[8:TORCH_CACHE] = after[8:TORCH_CACHE]
+    state[TORCH_CACHE:] = 0
+    return state
 
 
 def _reaches(before: Any, after: Any) -> bool:

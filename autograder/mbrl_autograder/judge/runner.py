@@ -8,6 +8,7 @@ import builtins
 import contextlib
 import io
 import math
+import re
 import signal
 import sys
 import time
@@ -15,7 +16,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from . import proxies
-from .child.packing import Packer
 from .coercion import COERCIONS
 from .connection import GRACE_SECONDS, Interrupted, Student, StudentEnded, StudentErrorInfo, TimedOut
 from .messages import Failure, failure_of
@@ -25,7 +25,11 @@ from .sandbox import Sandbox
 
 MAX_PRINTED = 20_000
 MAX_RESTARTS = 12
-SEEDS = (("torch", "torch", "manual_seed"), ("numpy", "numpy.random", "seed"), ("random", "random", "seed"))
+# what seeds the global generators, or sets them back
+_SEEDS = re.compile(
+    r"torch\.manual_seed|(?<![\w.])manual_seed|\bseed\w*\s*\(|(?<!manual)_seed\s*\(|seed_everything|"
+    r"rng_state|fork_rng|[gs]et_?state\b|default_generator|torch\.random"
+)
 
 
 class Printed(io.StringIO):
@@ -72,7 +76,7 @@ class World:
         self.from_student: set[str] = set()
         self.outputs: dict[str, dict[str, Any]] = {}
         self.hidden = {f"<{test['id']}>": frozenset(test["hidden"]) for test in job["tests"]}
-        self.units_done = False
+        self.seeds = any(_SEEDS.search(code) for code in job["prelude"])
 
     def prelude(self) -> None:
         """Runs on the judge's side what needs nothing of the student's."""
@@ -212,9 +216,9 @@ class World:
                 self.prepare()
             self.student.trouble = None
             self._allow(seconds)
+            self.student.random.begin(self.seeds or bool(_SEEDS.search(code)))
             with (
                 self._within(seconds + GRACE_SECONDS + 1),
-                self._seeds(),
                 contextlib.redirect_stdout(printed),
                 contextlib.redirect_stderr(printed),
             ):
@@ -232,6 +236,7 @@ class World:
             failure = failure_of(error, self.hidden, test)
             kinds = TypeError, RuntimeError, AttributeError, ValueError
             kind_error = isinstance(error, kinds) and not hasattr(error, "student_error")
+        self.student.random.begin(False)
         self.bound |= set(test["binds"])
         return {
             "points": points,
@@ -258,34 +263,6 @@ class World:
         for name in wanted:
             self.namespace.pop(name, None)
         self.namespace.update(found)
-
-    @contextlib.contextmanager
-    def _seeds(self) -> Iterator[None]:
-        """A test that seeds a global generator seeds the student's as well."""
-        places = [
-            (name, sys.modules[module], attribute)
-            for name, module, attribute in SEEDS
-            if module in sys.modules
-        ]
-        kept = [(module, attribute, getattr(module, attribute)) for _, module, attribute in places]
-
-        def both(name: str, seed: Callable[..., Any]) -> Callable[..., Any]:
-            def seeded(*args: Any) -> Any:
-                result = seed(*args)
-                packer = Packer(self.student.outgoing.opaque)
-                packed = [packer.pack(value) for value in args]
-                self.student.ask("seed", packer.blobs, name=name, args=packed)
-                return result
-
-            return seeded
-
-        for (name, module, attribute), (_, _, seed) in zip(places, kept, strict=True):
-            setattr(module, attribute, both(name, seed))
-        try:
-            yield
-        finally:
-            for module, attribute, seed in kept:
-                setattr(module, attribute, seed)
 
     @contextlib.contextmanager
     def _within(self, seconds: float) -> Iterator[None]:

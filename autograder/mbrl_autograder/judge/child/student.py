@@ -4,6 +4,7 @@ define."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import signal
@@ -16,6 +17,7 @@ from typing import Any
 
 from . import wire
 from .capture import Capture, Displays
+from .generators import InStep
 from .packing import Packer, Unpacker, make_named
 from .special import SPECIAL
 from .twins import FromJudge, FromJudgeIterator, make_twin, set_twin_state, twin_state
@@ -35,6 +37,7 @@ class Session:
         self.handles: list[Any] = []
         self.numbers: dict[int, int] = {}
         self.twins: dict[int, Any] = {}
+        self.random = InStep(lambda generator, before, after: after)
         self.pid = os.getpid()
         self.on_wire = False
         self.interrupted = False
@@ -66,6 +69,12 @@ class Session:
     def _send(self, reply: dict[str, Any], blobs: list[bytes]) -> None:
         if os.getpid() != self.pid:
             os._exit(0)  # a fork of the student's that came back here
+        packer = Packer(self._opaque)
+        packer.blobs = blobs
+        try:
+            reply["random"] = self.random.changes(packer)
+        except Exception:  # the student has put something else in a generator's place
+            reply["random"] = []
         self.on_wire = True
         try:
             wire.send(self.sock, reply, blobs)
@@ -79,11 +88,17 @@ class Session:
     def _receive(self) -> tuple[Any, list[bytes]]:
         self.on_wire = True
         try:
-            return wire.receive(self.sock)
+            message, blobs = wire.receive(self.sock)
         except wire.Closed:
             os._exit(0)
         finally:
             self.on_wire = False
+        changed = message.get("random")
+        if self.random.on != (changed is not None):
+            self.random.begin(changed is not None)
+        with contextlib.suppress(Exception):
+            self.random.take(changed or [], Unpacker(blobs, self._resolve))
+        return message, blobs
 
     def _on_interrupt(self, number: int, frame: Any) -> None:
         if self.running and not self.on_wire:
@@ -156,18 +171,6 @@ class Session:
     def do_setup(self, message: dict[str, Any], unpacker: Unpacker, packer: Packer) -> None:
         """Names of classes whose instances are objects, even if a student builds them upon a list."""
         self.objects = frozenset(message["objects"])
-
-    def do_seed(self, message: dict[str, Any], unpacker: Unpacker, packer: Packer) -> None:
-        """Seeds a global generator as a test does."""
-        name, values = message["name"], [unpacker.unpack(value) for value in message["args"]]
-        if name == "torch" and "torch" in sys.modules:
-            sys.modules["torch"].random.default_generator.manual_seed(*values)
-        elif name == "numpy" and "numpy" in sys.modules:
-            sys.modules["numpy"].random.mtrand._rand.seed(*values)
-        elif name == "random":
-            import random
-
-            random._inst.seed(*values)
 
     def do_files(self, message: dict[str, Any], unpacker: Unpacker, packer: Packer) -> None:
         """Writes the files that lie beside the notebook into the scratch folder."""
