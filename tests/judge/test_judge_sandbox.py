@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,8 +36,6 @@ def inside() -> Iterator[Any]:
     student = Student(sandbox, {}, set(), {})
 
     def run(code: str) -> str:
-        import time
-
         student.deadline = time.monotonic() + 20
         answer, _ = student.ask("run", code=code)
         assert not answer["error"], answer["error"]
@@ -173,3 +173,37 @@ def test_an_ordinary_user_can_grade(open_folder: Path) -> None:
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert json.loads(done.stdout) == [10, WRONG_EARNS]
+
+
+def test_without_packets_that_say_when_they_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on macOS: datagrams carry the commands, and the fork server ends with whoever started it."""
+    monkeypatch.setattr(module, "PACKETS", socket.SOCK_DGRAM)
+    sandbox = Sandbox(LIMITS, preload=PRELOAD, enabled=False)
+    student = Student(sandbox, {}, set(), {})
+    try:
+        student.start()
+        student.deadline = time.monotonic() + 20
+        answer, _ = student.ask("run", code="print(1 + 1)")
+        assert answer["text"].strip() == "2"
+    finally:
+        student.stop()
+        sandbox.remove()
+    code = (
+        "import os, socket\nfrom mbrl_autograder.judge import sandbox\n"
+        "sandbox.PACKETS = socket.SOCK_DGRAM\n"
+        "one = sandbox.Sandbox(sandbox.JudgeLimits(), enabled=False)\n"
+        "print(one.process.pid, one._folder, flush=True)\nos._exit(1)"
+    )
+    pid, folder = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split()
+    shutil.rmtree(folder)
+    until = time.monotonic() + 10
+    while _runs(pid) and time.monotonic() < until:
+        time.sleep(0.2)
+    assert not _runs(pid)
+
+
+def _runs(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

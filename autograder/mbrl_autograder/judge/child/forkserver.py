@@ -35,6 +35,7 @@ class ForkServer:
         self.address_space = 0
         self.own_memory = 0
         self.sees_own_processes: bool = False
+        self.parent = os.getppid()
 
     def measure(self) -> None:
         """Notes how much memory is the libraries', and keeps the collector off it in the forks."""
@@ -49,7 +50,10 @@ class ForkServer:
     def run(self) -> None:
         """Serves until the other side goes away."""
         while True:
-            ready, _, _ = select.select([self.control], [], [], 0.05 if self.helper else None)
+            ready, _, _ = select.select([self.control], [], [], 0.05 if self.helper else 2)
+            if os.getppid() != self.parent:  # datagrams, for one, do not tell
+                self._end()
+                return
             if ready:
                 data, fds, _, _ = socket.recv_fds(self.control, 65536, 4)
                 if not data:

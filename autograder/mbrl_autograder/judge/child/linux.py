@@ -9,6 +9,7 @@ import os
 import platform
 import resource
 import struct
+import sys
 import time
 
 CLONE_NEWNS = 0x00020000
@@ -124,38 +125,49 @@ def filter_system_calls() -> bool:
 
 
 def own_address_space() -> int:
-    """Bytes of this process's address space."""
+    """Bytes of this process's address space; 0 on a system that has no /proc to tell."""
+    if not sys.platform.startswith("linux"):
+        return 0
     with open("/proc/self/statm") as file:
         return int(file.read().split()[0]) * resource.getpagesize()
 
 
 def set_limits(memory: int, processes: int, file_size: int, cpu_seconds: int, address_space: int) -> None:
-    """Limits this process and its children.
+    """Limits this process and its children; outside of Linux, as far as the system has such limits.
 
     Args:
         memory: bytes of address space each process may add to the `address_space` that it has.
         processes: number of processes and threads of this user in this namespace.
         file_size: bytes of one file.
         cpu_seconds: processor time of one process.
-        address_space: bytes that the warm process already has.
+        address_space: bytes that the warm process already has; 0 for no limit of memory.
     """
-    for kind, value in (
-        (resource.RLIMIT_AS, address_space + memory),
-        (resource.RLIMIT_NPROC, processes),
-        (resource.RLIMIT_FSIZE, file_size),
-        (resource.RLIMIT_CPU, cpu_seconds),
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_NOFILE, 256),
-        (resource.RLIMIT_MEMLOCK, 0),
-        (resource.RLIMIT_MSGQUEUE, 0),
+    for name, value in (
+        ("AS", address_space + memory),
+        ("NPROC", processes),
+        ("FSIZE", file_size),
+        ("CPU", cpu_seconds),
+        ("CORE", 0),
+        ("NOFILE", 256),
+        ("MEMLOCK", 0),
+        ("MSGQUEUE", 0),
     ):
+        kind = getattr(resource, f"RLIMIT_{name}", None)
+        if kind is None or (name == "AS" and not address_space):
+            continue
         hard = resource.getrlimit(kind)[1]
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(kind, (value, value))
+        try:
+            resource.setrlimit(kind, (value, value))
+        except (OSError, ValueError):
+            if sys.platform.startswith("linux"):
+                raise
 
 
 def process_table() -> dict[int, tuple[int, int]]:
     """Parent and resident bytes of each process that /proc shows, by its number."""
+    if not sys.platform.startswith("linux"):
+        return {}
     page = resource.getpagesize()
     table = {}
     for name in os.listdir("/proc"):
