@@ -14,6 +14,8 @@ import torch
 from judge.small_notebook import _cell
 from mbrl_autograder.judge import Judge
 from mbrl_autograder.judge.child.twins import twin_state
+from mbrl_autograder.judge.child.wire import WireError
+from mbrl_autograder.judge.connection import Student
 from mbrl_autograder.judge.randomness import MAX_STEPS, TORCH_CACHE, drawn_state, may_follow
 from mbrl_autograder.judge.results import CellResult
 
@@ -151,3 +153,144 @@ def test_global_generators_take_over_what_was_drawn_and_nothing_else() -> None:
         forged = raw.clone()
         forged[place : place + 2] = torch.tensor([112, 2], dtype=torch.uint8)  # 624
         assert drawn_state(torchs, raw, forged) is None
+
+
+ERRORS = """class AppError(Exception):
+    limit = 3
+
+
+class BudgetError(AppError, ValueError):
+    def __init__(self, amount):
+        super().__init__(f"{amount} is too much")
+        self.amount = amount
+
+
+class Missing(KeyError):
+    pass
+
+
+def spend(amount):
+    if amount > 3:
+        raise BudgetError(amount)
+    if amount < 0:
+        raise LockedError("locked", amount)
+    return amount
+
+
+def find(name):
+    raise Missing(name)
+
+
+def tried(function):
+    try:
+        return function()
+    except BudgetError as error:
+        return "budget", error.amount
+    except LockedError as error:
+        return "locked", str(error)
+
+
+def last():
+    return BudgetError(9)"""
+LOCKED = """class LockedError(RuntimeError):
+    @property
+    def second(self):
+        return self.args[1]"""
+CAUGHT = """for kind in (BudgetError, AppError, ValueError, (KeyError, AppError)):
+    try:
+        spend(5)
+        assert False
+    except kind as error:
+        assert str(error) == "5 is too much" and error.amount == 5 and error.args == ("5 is too much",)
+for kind in (Missing, KeyError, LookupError, Exception):
+    try:
+        find("x")
+        assert False
+    except TypeError:
+        assert False
+    except BudgetError:
+        assert False
+    except kind as error:
+        assert error.args == ("x",)
+try:
+    spend(-1)
+    assert False
+except LockedError as error:
+    assert error.second == -1 and isinstance(error, LockedError)"""
+MADE = """error = BudgetError(7)
+assert error.amount == 7 and str(error) == "7 is too much"
+assert isinstance(error, BudgetError) and isinstance(last(), AppError) and not isinstance(last(), Missing)
+assert issubclass(BudgetError, ValueError) and BudgetError.limit == 3 
+assert BudgetError.__name__ == "BudgetError"
+try:
+    raise BudgetError(8)
+except BudgetError as caught:
+    assert caught.amount == 8"""
+BACK = """def fail(error):
+    raise error
+
+
+assert tried(lambda: fail(BudgetError(6))) == ("budget", 6)
+assert tried(lambda: spend(5)) == ("budget", 5)
+assert tried(lambda: fail(LockedError("shut"))) == ("locked", "shut")
+try:
+    tried(lambda: fail(Missing("y")))
+    assert False
+except Missing as error:
+    assert error.args == ("y",)"""
+
+
+def test_the_students_exceptions_are_caught_by_their_names(judge: Judge, tmp_path: Path) -> None:
+    results = run(judge, tmp_path, ERRORS, CAUGHT, MADE, BACK, "spend(4)", locked=LOCKED)
+    assert details(results[:3]) == []
+    assert results[3].points == 0 and "BudgetError: 4 is too much" in results[3].message
+
+
+def test_an_exception_runs_nothing_of_the_students_on_the_judges_side(judge: Judge, tmp_path: Path) -> None:
+    hostile = """import os
+
+class Meta(type):
+    def __instancecheck__(cls, other):
+        return True
+    def __subclasscheck__(cls, other):
+        return True
+
+class BudgetError(AssertionError, metaclass=Meta):
+    def __str__(self):
+        return f"ran in {os.getpid()}"
+    def __eq__(self, other):
+        return True
+    __hash__ = None
+
+def spend(amount):
+    raise BudgetError(amount)
+
+def last():
+    return BudgetError(1)
+
+def where():
+    return os.getpid()"""
+    tests = [
+        "assert isinstance(ValueError(), BudgetError)",
+        "assert last() == 5",
+        "try:\n    raise ValueError('5 is too much')\nexcept BudgetError:\n    pass",
+        "import os\nassert str(last()) == f'ran in {where()}' != f'ran in {os.getpid()}'\n"
+        "try:\n    spend(1)\nexcept BudgetError as error:\n    assert str(error) == f'ran in {where()}'",
+    ]
+    results = run(judge, tmp_path, ERRORS, *tests, locked=LOCKED, handed_in=hostile)
+    assert [result.points for result in results] == [0, 0, 0, 1], details(results)
+
+
+FORGED: list[Any] = [
+    {"e": 1}, {"e": ["BaseException", "KeyboardInterrupt", 3]}, {"e": [{"$": "handle"}]}, {"n": "\0"},
+    {"e": ["OSError", "ImportError"]}, {"k": "object", "e": "ValueError"}, {"k": "object", "e": []},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("forged", FORGED, ids=str)
+def test_a_forged_class_of_exceptions_is_no_value(forged: dict[str, Any]) -> None:
+    student = Student(Any, {}, set(), {})  # type: ignore[arg-type]
+    packed = {"$": "handle", "id": 3, "n": "Error", "k": "class", "c": True, "e": ["ValueError"]}
+    assert issubclass(student.unpacker([]).unpack(packed | {"id": 4}), ValueError)
+    with pytest.raises(WireError):
+        student.unpacker([]).unpack(packed | forged)

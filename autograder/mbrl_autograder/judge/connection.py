@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import builtins
 import socket
 import sys
 import time
@@ -14,6 +13,7 @@ from . import proxies
 from .child import wire
 from .child.generators import InStep
 from .child.packing import Packer, Unpacker, make_named
+from .errors import BUILTIN_ERRORS, StandIn, StandInClass, StudentErrorInfo, behind, stand_in, stand_in_class
 from .outgoing import Outgoing
 from .randomness import drawn_state
 from .sandbox import Sandbox, SandboxError
@@ -21,13 +21,6 @@ from .sandbox import Sandbox, SandboxError
 GRACE_SECONDS = 2.0
 MAX_REENTRY = 20
 MALFORMED = (TypeError, LookupError, ValueError, ArithmeticError, AttributeError, RuntimeError)
-BUILTIN_ERRORS = {
-    name: kind
-    for name, kind in vars(builtins).items()
-    if isinstance(kind, type) and issubclass(kind, Exception) and not issubclass(kind, Warning)
-    if kind not in (StopIteration, StopAsyncIteration)
-    and not issubclass(kind, UnicodeError | BaseExceptionGroup)
-}
 
 
 class Interrupted(BaseException):
@@ -40,33 +33,6 @@ class TimedOut(Interrupted):
 
 class StudentEnded(Interrupted):
     """The student's process ended, or sent what is no answer; the message says which."""
-
-
-class StudentErrorInfo:
-    """What a student's exception says of itself; hung on the exception that stands for it as
-    `student_error`."""
-
-    def __init__(self, data: Any) -> None:
-        data = data if isinstance(data, dict) else {}
-        types = data.get("types")
-        self.types = (
-            [str(name)[:100] for name in types[:20]] if isinstance(types, list) and types else ["Exception"]
-        )
-        self.message = str(data.get("message", ""))[:2000]
-        frames = data.get("frames")
-        self.frames = [frame for frame in frames[:6] if _is_frame(frame)] if isinstance(frames, list) else []
-
-    def exception(self) -> Exception:
-        """An exception of the nearest built-in kind, to be raised in the test."""
-        kind = next((BUILTIN_ERRORS[name] for name in self.types if name in BUILTIN_ERRORS), RuntimeError)
-        error = kind(self.message)
-        error.student_error = self  # type: ignore[attr-defined]
-        return error
-
-
-def _is_frame(frame: Any) -> bool:
-    kinds = (str, int, str)
-    return isinstance(frame, list) and len(frame) == 3 and all(map(isinstance, frame, kinds))
 
 
 class Student:
@@ -89,6 +55,7 @@ class Student:
         self.sandbox, self.namespace, self.operators = sandbox, namespace, operators
         self.outgoing = Outgoing(self, shared)
         self.random = InStep(drawn_state)
+        self._errors: dict[int, StandInClass] = {}  # by the numbers of the student's classes
         self.generation = 0
         self.deadline = 0.0
         self.alive = False
@@ -112,6 +79,7 @@ class Student:
         self.alive = True
         self._depth = 0
         self.outgoing.reset()
+        self._errors = {}
 
     def stop(self) -> None:
         """Ends the process, and everything that it started."""
@@ -177,8 +145,17 @@ class Student:
             if message.get("id") != number or isinstance(message["id"], bool):
                 raise wire.WireError("an answer to another question")
             if "error" in message:
-                raise StudentErrorInfo(message["error"]).exception()
+                raise self._error(message["error"], blobs)
             return message.get("ok"), blobs
+
+    def _error(self, data: Any, blobs: list[bytes]) -> Exception:
+        info = StudentErrorInfo(data)
+        packed = data.get("object") if isinstance(data, dict) else None
+        error = self.unpacker(blobs).unpack(packed)
+        if not isinstance(error, StandIn):
+            return info.exception()
+        error.student_error = info
+        return error
 
     def _too_slow(self, number: int) -> Interrupted:
         """Interrupts the student's code; what does not heed that is ended."""
@@ -217,7 +194,9 @@ class Student:
             kind = next(
                 (k.__name__ for k in type(error).__mro__ if k.__name__ in BUILTIN_ERRORS), "RuntimeError"
             )
-            reply = {"error": {"type": kind, "message": str(error)[:500]}}
+            packed = packer.pack(error) if behind(error) is not None else None
+            name = type(error).__name__ if self._shared_error(type(error).__name__) is type(error) else ""
+            reply = {"error": {"type": kind, "message": str(error)[:500], "object": packed, "name": name}}
         self._send(reply, packer.blobs)
 
     def _send(self, message: dict[str, Any], blobs: list[bytes]) -> None:
@@ -260,7 +239,8 @@ class Student:
                 or not isinstance(kind, str)
             ):
                 raise wire.WireError("malformed handle")
-            return proxies.make(self, number, name[:100], kind, packed["c"] is True)
+            proxy = proxies.make(self, number, name[:100], kind, packed["c"] is True)
+            return proxy if "e" not in packed else self._stand_in(proxy, packed, unpacker)
         if tag == "mine":
             return self.outgoing.mine(packed["id"])
         if tag == "named":
@@ -270,6 +250,33 @@ class Student:
                 return tuple.__new__(own, packed["items"])
             return make_named(packed["n"], packed["f"], packed["items"])
         raise wire.WireError(f"unknown kind of value {str(tag)[:20]!r}")
+
+    def _stand_in(self, proxy: proxies.Proxy, packed: dict[str, Any], unpacker: Unpacker) -> Any:
+        """What stands for a student's class of exceptions, or for an object of one."""
+        if packed["k"] != "class":
+            kind = self._error_class(packed["e"], unpacker)
+            if not isinstance(kind, StandInClass):
+                raise wire.WireError("malformed exception")
+            return stand_in(proxy, kind)
+        if packed["id"] not in self._errors:
+            name = packed["n"][:100]
+            bases = [self._error_class(base, unpacker) for base in packed["e"][:20]]
+            own = self._shared_error(name)
+            self._errors[packed["id"]] = stand_in_class(proxy, name, [own] if own else bases)
+        return self._errors[packed["id"]]
+
+    def _error_class(self, packed: Any, unpacker: Unpacker) -> Any:
+        if isinstance(packed, str):
+            return BUILTIN_ERRORS.get(packed, Exception)
+        found = self._resolve("handle", packed, unpacker)
+        if not isinstance(found, StandInClass):
+            raise wire.WireError("malformed class of an exception")
+        return found
+
+    def _shared_error(self, name: str) -> type[Exception] | None:
+        """The class of exceptions of that name that a locked cell defines on both sides."""
+        own: Any = self.namespace.get(name) if name in self.outgoing.shared else None
+        return own if isinstance(own, type) and issubclass(own, Exception) else None
 
     def lookup(self, names: list[str]) -> dict[str, Any]:
         """Those of the names that the student's cells define."""

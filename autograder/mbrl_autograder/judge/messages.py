@@ -51,7 +51,8 @@ def failure_of(
 
 
 def _words(error: BaseException, line: str) -> tuple[str, str]:
-    from .connection import Interrupted, StudentErrorInfo, TimedOut
+    from .connection import Interrupted, TimedOut
+    from .errors import StudentErrorInfo
 
     if isinstance(error, TimedOut):
         return "Your code took too long.", "took too long"
@@ -77,7 +78,8 @@ def _words(error: BaseException, line: str) -> tuple[str, str]:
 
 
 def _hidden_words(error: BaseException) -> str:
-    from .connection import StudentErrorInfo, TimedOut
+    from .connection import TimedOut
+    from .errors import StudentErrorInfo
 
     if isinstance(error, TimedOut):
         return "Your code took too long in a hidden check."

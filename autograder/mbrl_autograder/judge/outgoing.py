@@ -23,6 +23,7 @@ from . import proxies
 from .child import wire
 from .child.packing import Packer
 from .child.twins import set_twin_state, twin_state
+from .errors import behind
 from .randomness import may_follow
 
 if TYPE_CHECKING:
@@ -71,10 +72,11 @@ class Outgoing:
 
     def opaque(self, value: Any, packer: Packer) -> Any:
         """The tagged form of what is no plain data."""
-        if isinstance(value, proxies.Proxy):
-            if not proxies.belongs_to(value, self.student):
+        proxy = value if isinstance(value, proxies.Proxy) else behind(value)
+        if proxy is not None:
+            if not proxies.belongs_to(proxy, self.student):
                 raise RuntimeError("the code's process was started again: this object of it is gone")
-            return {"$": "handle", "id": proxies.number(value)}
+            return {"$": "handle", "id": proxies.number(proxy)}
         number = self._numbered(value)
         place = _library_place(value)
         if place is not None:

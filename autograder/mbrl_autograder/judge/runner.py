@@ -17,7 +17,8 @@ from typing import Any
 
 from . import proxies
 from .coercion import COERCIONS
-from .connection import GRACE_SECONDS, Interrupted, Student, StudentEnded, StudentErrorInfo, TimedOut
+from .connection import GRACE_SECONDS, Interrupted, Student, StudentEnded, TimedOut
+from .errors import StudentErrorInfo
 from .messages import Failure, failure_of
 from .names import unwrapped
 from .results import FAILED, PARTIAL, PASSED, STOPPED, TIMED_OUT

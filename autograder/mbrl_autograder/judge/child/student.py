@@ -11,12 +11,12 @@ import signal
 import socket
 import subprocess
 import sys
-import traceback
 from collections.abc import Callable
 from typing import Any
 
 from . import wire
 from .capture import Capture, Displays
+from .errors import describe_error, error_of_judge, is_own_error, packed_bases, packed_error
 from .generators import InStep
 from .packing import Packer, Unpacker, make_named
 from .special import SPECIAL
@@ -60,7 +60,7 @@ class Session:
             reply = {"ok": getattr(self, "do_" + message["op"])(message, unpacker, packer)}
         except BaseException as error:
             packer = Packer(self._opaque, self.objects)
-            reply = {"error": describe_error(error)}
+            reply = {"error": packed_error(error, packer)}
         reply["id"] = message["id"]
         if message["op"] == "run" or self.interrupted:
             self.interrupted = False
@@ -257,7 +257,12 @@ class Session:
         if kind == "object" and callable(value) and hasattr(value, "__code__"):
             kind = "function"
         name = getattr(value, "__name__", "") if kind in ("class", "function") else type(value).__name__
-        return {"$": "handle", "id": number, "k": kind, "n": str(name)[:100], "c": callable(value)}
+        packed = {"$": "handle", "id": number, "k": kind, "n": str(name)[:100], "c": callable(value)}
+        if kind == "class" and is_own_error(value):
+            packed["e"] = packed_bases(value, packer)
+        elif is_own_error(type(value)):
+            packed["e"] = packer.pack(type(value))
+        return packed
 
     def _twin_states(self, numbers: list[int], packer: Packer) -> list[Any]:
         """The states of the judge's own objects that a call was given, after it."""
@@ -317,26 +322,5 @@ class Session:
                 self.interrupted = False
                 raise KeyboardInterrupt
             if "error" in message:
-                kind = getattr(sys.modules["builtins"], message["error"]["type"], RuntimeError)
-                raise kind(message["error"]["message"])
+                raise error_of_judge(message["error"], Unpacker(blobs, self._resolve), self.namespace)
             return Unpacker(blobs, self._resolve).unpack(message["ok"])
-
-
-def describe_error(error: BaseException) -> dict[str, Any]:
-    """An exception as plain data: the names of its classes, its message, and where in the student's cells
-    it arose."""
-    frames = []
-    for frame in traceback.extract_tb(error.__traceback__)[-40:]:
-        if "judge_child" not in frame.filename and "site-packages" not in frame.filename:
-            frames.append(
-                [os.path.basename(frame.filename)[:60], frame.lineno or 0, (frame.line or "")[:200]]
-            )
-    try:
-        message = str(error)[:2000]
-    except BaseException:
-        message = ""
-    return {
-        "types": [cls.__name__[:100] for cls in type(error).__mro__][:20],
-        "message": message,
-        "frames": frames[-6:],
-    }
