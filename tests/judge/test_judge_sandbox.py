@@ -207,3 +207,12 @@ def _runs(pid: str) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def test_a_system_without_namespaces_for_users_is_recognised(tmp_path: Path) -> None:
+    switch = tmp_path / "restrict"
+    assert module.namespaces_advice(switch) == ""
+    switch.write_text("0\n")
+    assert module.namespaces_advice(switch) == ""
+    switch.write_text("1\n")
+    assert "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0" in module.namespaces_advice(switch)

@@ -33,6 +33,16 @@ class SandboxError(RuntimeError):
     """The sandbox is missing or locked down on this machine; the message says what to do."""
 
 
+def namespaces_advice(switch: Path = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")) -> str:
+    """What to do where the system, as Ubuntu since 24.04, keeps ordinary users from making namespaces."""
+    try:
+        closed = switch.read_text().strip() == "1"
+    except OSError:
+        return ""
+    command = "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
+    return f"This system lets no ordinary user make namespaces; `{command}` allows it. " if closed else ""
+
+
 class Sandbox:
     """A running fork server and the socket it takes commands on.
 
@@ -81,7 +91,8 @@ class Sandbox:
             except SandboxError as error:
                 reasons.append(str(error))
                 self.close()
-        raise SandboxError(f"the sandbox does not start here ({'; '.join(dict.fromkeys(reasons))}). {ADVICE}")
+        said = "; ".join(dict.fromkeys(reasons))
+        raise SandboxError(f"the sandbox does not start here ({said}). {namespaces_advice()}{ADVICE}")
 
     def _variants(self, program: str) -> list[tuple[list[str], dict[str, Any]]]:
         """Ways to start bubblewrap, the best first: with its own /proc, or with one that is covered later."""
