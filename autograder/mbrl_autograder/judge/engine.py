@@ -165,6 +165,8 @@ class Judge:
             beside = files_beside(Path(source), self.limits.extra_file_bytes, self._ignore)
             beside |= dict(files or {})
             job, notes, behind = make_job(plan, content, source, beside, self.limits, seconds)
+        except UnreadableError as error:
+            return SubmissionResult(UNREADABLE, str(error), _no_cells(plan))
         except (RecursionError, MemoryError):
             return SubmissionResult(UNREADABLE, "the notebook's code is nested too deeply", _no_cells(plan))
         if not self._all:

@@ -100,7 +100,8 @@ def _statement(node: ast.stmt) -> Statement:
             changes |= _root(item.func)
         if isinstance(item, ast.AugAssign) and isinstance(item.target, ast.Name):
             changes.add(item.target.id)
-    reads = global_reads(ast.unparse(node))
+    code = ast.unparse(node)
+    reads = global_reads(code)
     for inner in ast.walk(node):
         if isinstance(inner, ast.Global):
             reads |= set(
@@ -108,7 +109,7 @@ def _statement(node: ast.stmt) -> Statement:
             )  # a function that sets them when it is called; who binds them first is another
     is_import = isinstance(node, ast.Import | ast.ImportFrom)
     return Statement(
-        code=ast.unparse(node),
+        code=code,
         binds=frozenset(binds),
         reads=frozenset(reads),
         changes=frozenset(changes),

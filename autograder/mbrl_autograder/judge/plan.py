@@ -19,11 +19,25 @@ from functools import cached_property
 from typing import Any
 
 from .names import Statement, imported_modules, parse, special_methods, statements, unwrapped
-from .notebook import LOCKED, PLAIN, SOLUTION, TEST, TEXT, Cell, grade_id, hidden_lines, text_of, visible_text
+from .notebook import (
+    LOCKED,
+    PLAIN,
+    SOLUTION,
+    TEST,
+    TEXT,
+    Cell,
+    UnreadableError,
+    grade_id,
+    hidden_lines,
+    text_of,
+    visible_text,
+)
+from .reading import Clock, joined
 
 BUILTINS = frozenset(vars(builtins))
 MAX_ROUNDS = 100  # helpers of helpers of helpers
 MAX_OWN_TEXT = 2_000_000  # characters of all of a student's own cells together
+MAX_CELLS = 5000
 
 
 @dataclass(frozen=True)
@@ -182,7 +196,15 @@ def plan_submission(plan: SourcePlan, content: dict[str, Any]) -> tuple[list[Uni
 
     Returns:
         The units; what was repaired, in words; and the ids of solution cells that stand behind every test.
+
+    Raises:
+        UnreadableError: there is more than anybody writes, and reading it takes the time of others.
     """
+    if len(content["cells"]) > MAX_CELLS:
+        raise UnreadableError(
+            f"the notebook has {len(content['cells'])} cells, and at most {MAX_CELLS} are read"
+        )
+    clock = Clock()
     kinds = {cell.id: cell for cell in plan.cells if cell.id}
     order: list[Unit] = []
     parts: dict[str, list[str]] = {}
@@ -212,7 +234,7 @@ def plan_submission(plan: SourcePlan, content: dict[str, Any]) -> tuple[list[Uni
             order.append(Unit(f"cell {number + 1}", PLAIN, text, ()))
     for unit in order:
         if unit.kind == SOLUTION:
-            unit.code = unwrapped(_joined(parts[unit.id]))
+            unit.code = unwrapped(joined(parts[unit.id], clock))
             unit.facts = statements(unit.code)
     missing = [
         c.id for c in plan.cells if c.kind == SOLUTION and c.id not in parts and parse(c.text) is not None
@@ -220,25 +242,7 @@ def plan_submission(plan: SourcePlan, content: dict[str, Any]) -> tuple[list[Uni
     notes += [f"the cell {name} is missing" for name in missing]
     _insert_locked(plan, order)
     behind = [name for name, place in positions.items() if last_test >= 0 and place > last_test]
-    return _chosen(plan, order), notes, behind
-
-
-def _joined(parts: list[str]) -> str:
-    """The text of a solution cell that was split or doubled: untouched stubs go, and halves are put
-    together."""
-    if len(parts) > 1:
-        touched = [part for part in parts if not _is_untouched(part)]
-        parts = touched or parts[:1]
-    if len(parts) > 1 and any(parse(part) is None for part in parts) and parse("\n".join(parts)) is None:
-        whole = [part for part in parts if parse(part) is not None]
-        return "\n".join(whole or parts)
-    return "\n".join(parts)
-
-
-def _is_untouched(text: str) -> bool:
-    facts = statements(text)
-    work = [s for s in facts if not s.is_import and s.binds]
-    return bool(work) and all(s.is_stub for s in work)
+    return _chosen(plan, order, clock), notes, behind
 
 
 def _insert_locked(plan: SourcePlan, order: list[Unit]) -> None:
@@ -252,7 +256,7 @@ def _insert_locked(plan: SourcePlan, order: list[Unit]) -> None:
         previous = cell.id if cell.kind in (LOCKED, SOLUTION) and cell.id else previous
 
 
-def _chosen(plan: SourcePlan, order: list[Unit]) -> list[Unit]:
+def _chosen(plan: SourcePlan, order: list[Unit], clock: Clock) -> list[Unit]:
     """Of `order`, what the tests need."""
     solution_names, stub_names = set(), set()
     for unit in order:
@@ -263,12 +267,16 @@ def _chosen(plan: SourcePlan, order: list[Unit]) -> list[Unit]:
     locked_names = _union(s.binds for unit in order if unit.kind == LOCKED for s in unit.facts)
     protected = solution_names | locked_names - stub_names
     needed = plan.wanted | _union(s.reads for unit in order if unit.kind == SOLUTION for s in unit.facts)
-    modules = _union(imported_modules(unit.code) for unit in order)
+    modules: set[str] = set()
+    for unit in order:
+        clock.check()
+        modules |= imported_modules(unit.code)
     spare = _spare_units(plan)
     keep: dict[int, Sequence[Statement]] = {}
     for _ in range(MAX_ROUNDS):
         changed = False
         for i, unit in enumerate([*order, *spare]):
+            clock.check()
             if unit.kind == SOLUTION:
                 continue
             if unit.kind == LOCKED:
