@@ -95,9 +95,9 @@ def _statement(node: ast.stmt) -> Statement:
         elif isinstance(item, ast.ExceptHandler | ast.MatchAs | ast.MatchStar) and item.name:
             binds.add(item.name)
         elif isinstance(item, ast.Attribute | ast.Subscript) and not isinstance(item.ctx, ast.Load):
-            changes |= _root(item)
+            changes |= root_of(item)
         elif isinstance(item, ast.Call) and isinstance(item.func, ast.Attribute):
-            changes |= _root(item.func)
+            changes |= root_of(item.func)
         if isinstance(item, ast.AugAssign) and isinstance(item.target, ast.Name):
             changes.add(item.target.id)
     code = ast.unparse(node)
@@ -149,7 +149,8 @@ def _same_scope(node: ast.AST) -> Iterator[ast.AST]:
         yield from _same_scope(child)
 
 
-def _root(node: ast.expr) -> set[str]:
+def root_of(node: ast.expr) -> set[str]:
+    """The name at the beginning of `name.part[0](...)`, if it begins with one."""
     while isinstance(node, ast.Attribute | ast.Subscript | ast.Call):
         node = node.func if isinstance(node, ast.Call) else node.value
     return {node.id} if isinstance(node, ast.Name) else set()
@@ -159,9 +160,10 @@ def _is_setting(node: ast.stmt) -> bool:
     if not isinstance(node, ast.Expr) or not isinstance(node.value, ast.Call):
         return False
     function = node.value.func
-    return isinstance(function, ast.Attribute) and bool(
-        SETTINGS.match(function.attr) or (function.attr in FOLDERS and _root(function) in ({"os"}, {"Path"}))
-    )
+    if not isinstance(function, ast.Attribute):
+        return False
+    makes_folder = function.attr in FOLDERS and root_of(function) in ({"os"}, {"Path"})
+    return makes_folder or SETTINGS.match(function.attr) is not None
 
 
 def _is_stub(node: ast.AST) -> bool:

@@ -20,7 +20,7 @@ from .coercion import COERCIONS
 from .connection import GRACE_SECONDS, Interrupted, Student, StudentEnded, TimedOut
 from .errors import StudentErrorInfo
 from .messages import Failure, failure_of
-from .names import unwrapped
+from .names import root_of, unwrapped
 from .results import FAILED, PARTIAL, PASSED, STOPPED, TIMED_OUT
 from .sandbox import Sandbox
 
@@ -294,16 +294,25 @@ def _displays(outputs: Any) -> list[dict[str, Any]]:
     return kept
 
 
+_NOTHING = object()
+
+
 def _execute(code: str, name: str, namespace: dict[str, Any]) -> Any:
-    """Runs a test; the value of its last line where that is an expression."""
+    """Runs a test; the value of its last line where that is an expression, or `_NOTHING`.
+
+    None as the result of a function that is not the student's, such as `print`, is nothing as well.
+    """
     tree = ast.parse(unwrapped(code))
     last = tree.body[-1] if tree.body else None
     if not isinstance(last, ast.Expr):
         exec(compile(tree, name, "exec"), namespace)
-        return None
+        return _NOTHING
     tree.body.pop()
     exec(compile(tree, name, "exec"), namespace)
-    return eval(compile(ast.Expression(last.value), name, "eval"), namespace)
+    value = eval(compile(ast.Expression(last.value), name, "eval"), namespace)
+    called = [namespace.get(root) for root in root_of(last.value)]
+    own = isinstance(last.value, ast.Call) and not any(isinstance(item, proxies.Proxy) for item in called)
+    return _NOTHING if value is None and own else value
 
 
 def _points(value: Any, most: float) -> tuple[float, str, bool | None]:
@@ -312,9 +321,9 @@ def _points(value: Any, most: float) -> tuple[float, str, bool | None]:
     Returns:
         The points, the status, and whether the last value is a number; None where there is none.
     """
-    if value is None:
+    if value is _NOTHING:
         return most, PASSED, None
-    if isinstance(value, proxies.Proxy | str):
+    if value is None or isinstance(value, proxies.Proxy | str):
         return most, PASSED, False
     if value is False:
         return 0.0, FAILED, False
