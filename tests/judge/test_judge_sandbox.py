@@ -21,7 +21,7 @@ from judge.conftest import LIMITS, needs_linux
 from judge.dishonest import CELLS
 from judge.small_notebook import WRONG_EARNS, Submission, source
 from mbrl_autograder.judge import sandbox as module
-from mbrl_autograder.judge.connection import Student
+from mbrl_autograder.judge.connection import Student, StudentEnded
 from mbrl_autograder.judge.sandbox import Sandbox
 
 ORDINARY = 65534
@@ -79,17 +79,25 @@ def test_no_file_of_the_grader_is_reached(tmp_path: Path) -> None:
         assert run(f"print(sorted({listed}))") == str(sorted(ways))
 
 
-def test_proc_shows_no_process_also_where_it_cannot_be_mounted(monkeypatch: pytest.MonkeyPatch) -> None:
+FAMILY = """import os, time
+children = [os.fork() for _ in range(2)]
+filled = b"x" * (200 << 20)
+time.sleep(15)"""
+
+
+@pytest.mark.parametrize("own_proc", [True, False], ids=["own /proc", "the machine's /proc, covered"])
+def test_proc_shows_no_process_and_memory_is_summed(own_proc: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     variants = Sandbox._variants
 
-    def only_bound(self: Sandbox, program: str) -> list[tuple[list[str], dict[str, Any]]]:
-        return [pair for pair in variants(self, program) if "--proc" not in pair[0]]
+    def chosen(self: Sandbox, program: str) -> list[tuple[list[str], dict[str, Any]]]:
+        return [pair for pair in variants(self, program) if ("--proc" in pair[0]) == own_proc]
 
+    monkeypatch.setattr(Sandbox, "_variants", chosen)
     with inside() as run:
         assert run("import os\nprint([n for n in os.listdir('/proc') if n.isdigit()])") == "[]"
-    monkeypatch.setattr(Sandbox, "_variants", only_bound)
-    with inside() as run:
-        assert run("import os\nprint([n for n in os.listdir('/proc') if n.isdigit()])") == "[]"
+        assert run(FAMILY.replace("range(2)", "range(0)").replace("15", "0.5")) == "", "one alone may have it"
+        with pytest.raises(StudentEnded, match="took too much memory"):  # four of 200 MB: 600 are allowed
+            run(FAMILY)
 
 
 def test_an_environment_below_tmp_is_seen_and_nothing_beside_it(

@@ -220,7 +220,7 @@ except LockedError as error:
 MADE = """error = BudgetError(7)
 assert error.amount == 7 and str(error) == "7 is too much"
 assert isinstance(error, BudgetError) and isinstance(last(), AppError) and not isinstance(last(), Missing)
-assert issubclass(BudgetError, ValueError) and BudgetError.limit == 3 
+assert issubclass(BudgetError, ValueError) and BudgetError.limit == 3
 assert BudgetError.__name__ == "BudgetError"
 try:
     raise BudgetError(8)

@@ -34,16 +34,14 @@ class ForkServer:
         self.ended = ""
         self.address_space = 0
         self.own_memory = 0
-        self.sees_own_processes: bool = False
+        self.own_number = 0  # this process's, as /proc counts: there it may be the machine's
         self.parent = os.getppid()
 
     def measure(self) -> None:
         """Notes how much memory is the libraries', and keeps the collector off it in the forks."""
         self.address_space = linux.own_address_space()
-        self.sees_own_processes = (
-            os.path.exists("/proc/self") and os.readlink("/proc/self") == f"{os.getpid()}"
-        )
-        self.own_memory = linux.process_table().get(os.getpid(), (0, 0))[1]
+        self.own_number = int(os.readlink("/proc/self")) if os.path.exists("/proc/self") else 0
+        self.own_memory = linux.process_table().get(self.own_number, (0, 0))[1]
         gc.collect()
         gc.freeze()
 
@@ -175,10 +173,10 @@ class ForkServer:
         if os.waitpid(self.helper, os.WNOHANG)[0]:
             self.helper = self.student = 0
             return
-        if not self.sees_own_processes:
+        if not self.own_number:
             return
         table = linux.process_table()
-        family = {self.student}
+        family = {pid for pid, (parent, _) in table.items() if parent == self.own_number}
         for _ in range(64):
             more = {pid for pid, (parent, _) in table.items() if parent in family} - family
             if not more:
@@ -188,7 +186,7 @@ class ForkServer:
         if memory > self.options["memory_bytes"]:
             self._end()
             self.ended = "memory"
-        elif len(family) > 2 * self.options["processes"]:
+        elif len(family) > 2 * self.options["processes"] + 1:  # the helper is one of them
             self._end()
             self.ended = "processes"
 
