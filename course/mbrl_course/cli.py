@@ -19,7 +19,7 @@ from mbrl_course.commands import INTERRUPTED, OK, USAGE, CommandError
 DESCRIPTION = "A hands-on course on model-based reinforcement learning."
 EPILOG = """\
 for students:      lab, pack, run, sweep, plot, results, tune
-for instructors:   demo, release, grade
+for instructors:   demo, release, grade, rerun
 for authors:       build, check
 
 `mbrl-course VERB --help` says more about each, with an example.
@@ -174,6 +174,34 @@ def make_parser() -> argparse.ArgumentParser:
 
     verb = _add(
         verbs,
+        "rerun",
+        commands.rerun,
+        "run notebooks that are marked by hand again, for the marker to compare",
+        "mbrl-course rerun week03 ada grace --set SCALE=smoke",
+        if_interrupted="what was finished is written, the rest is as it was",
+    )
+    verb.add_argument("week", metavar="WEEK", help="such as week03, or an assignment of the course")
+    verb.add_argument("students", nargs="+", metavar="STUDENT", help="whose notebooks; graded before")
+    verb.add_argument(
+        "--notebook", default="experiments", metavar="NAME", help="which notebook (default %(default)s)"
+    )
+    verb.add_argument(
+        "--set",
+        action="append",
+        type=_setting,
+        dest="values",
+        metavar="NAME=VALUE",
+        help="a parameter of the notebook, such as SCALE=smoke",
+    )
+    verb.add_argument("--course", type=Path, metavar="DIR", help="as for grade")
+    verb.add_argument(
+        "--timeout", type=_duration, default=1200.0, metavar="TIME", help="of a notebook (default 20m)"
+    )
+    verb.add_argument("--memory", type=_size, default=4 << 30, metavar="SIZE", help="default 4G")
+    verb.add_argument("--no-sandbox", action="store_true", help="as for grade")
+
+    verb = _add(
+        verbs,
         "demo",
         commands.demo,
         "show it all: release, grade a sample class, film an agent",
@@ -261,6 +289,14 @@ def _size(text: str) -> int:
         return int(_positive(plain[:-1] if power else plain) * 2 ** (power or 0))
     except argparse.ArgumentTypeError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is no size, expected such as 500M or 4G") from error
+
+
+def _setting(text: str) -> tuple[str, str]:
+    """A name and a value, from "NAME=VALUE"."""
+    name, sign, value = text.partition("=")
+    if not (sign and name.isidentifier()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no NAME=VALUE")
+    return name, value
 
 
 def _positive_int(text: str) -> int:

@@ -122,6 +122,29 @@ def grade(options: argparse.Namespace) -> int:
     return OK
 
 
+def rerun(options: argparse.Namespace) -> int:
+    """Runs notebooks that are marked by hand again."""
+    grading = _instructor_part("grading")
+    from mbrl_course.weeks import UnknownWeekError
+
+    limits = grading.Limits(
+        cell_seconds=options.timeout, submission_seconds=options.timeout, memory_bytes=options.memory
+    )
+    complete = True
+    try:
+        course = options.course or grading.find_course()
+        with grading.student_edition(course, options.week) as edition:
+            how = grading.Options(limits=limits, sandbox=not options.no_sandbox, python_path=edition)
+            values = dict(options.values or [])
+            for one in grading.rerun(options.week, options.students, course, how, options.notebook, values):
+                complete = complete and one.complete
+                print(f"{one.student}: {one}\n  {one.path}")
+                print(f"  {one.page or 'no page for the marker: grade this submission first'}", flush=True)
+    except (grading.GradingError, UnknownWeekError) as error:
+        raise CommandError(str(error)) from error
+    return OK if complete else PROBLEM
+
+
 def demo(options: argparse.Namespace) -> int:
     """Shows the whole course at work."""
     demo = _instructor_part("demo")

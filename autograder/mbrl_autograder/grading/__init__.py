@@ -11,6 +11,7 @@ from .judging import Options
 from .model import ClassResult, Executor, GradingError, Job, Limits, Outcome
 from .preview import Preview, preview
 from .report import as_json, format_table
+from .rerunning import Rerun, rerun
 
 __all__ = [
     "ClassResult",
@@ -21,10 +22,12 @@ __all__ = [
     "Options",
     "Outcome",
     "Preview",
+    "Rerun",
     "as_json",
     "find_course",
     "format_table",
     "grade",
     "preview",
+    "rerun",
     "student_edition",
 ]

@@ -20,6 +20,7 @@ from mbrl_course.weeks import UnknownWeekError, find_week
 from .collect import collect
 from .course import Assignment, Course
 from .judging import Options, judging
+from .marking import write_marking
 from .model import (
     CRASHED,
     GRADED,
@@ -34,7 +35,7 @@ from .model import (
     Row,
     Submission,
 )
-from .notebooks import NotANotebookError, clean, has_tests, read_content, restore
+from .notebooks import NotANotebookError, clean, for_marker, has_tests, read_content, restore
 from .record import Recorder, arrival, keep_submitted
 from .report import write_csv
 from .state import exclusive
@@ -94,7 +95,12 @@ def grade(
         write_csv(csv, assignment.exercises, rows)
         seconds = time.monotonic() - started
         result = ClassResult(assignment.name, assignment.exercises, rows, csv, None, outcomes, seconds)
-        page = write_overview(csv.with_name("overview.html"), result, outcomes, assignment.source)
+        try:
+            page = write_overview(csv.with_name("overview.html"), result, outcomes, assignment.source)
+        except OSError:
+            raise
+        except Exception as error:  # all marks are written by now
+            return replace(result, overview_problem=f"{type(error).__name__}: {error}"[:200])
         return replace(result, overview=page)
 
 
@@ -207,7 +213,7 @@ def _execute(
                 job = Job(submission.student, assignment.name, name, notebook, source, content, files)
                 outcomes[name] = execute(job)
             else:
-                outcomes[name] = Outcome(notebook, {})
+                outcomes[name] = Outcome(for_marker(notebook), {})
         except GradingError:
             raise
         except NotANotebookError as error:
@@ -246,11 +252,11 @@ def _with_pages(
     rows: Sequence[Row],
     progress: bool,
 ) -> tuple[Row, ...]:
-    """The lines, with a feedback page for each notebook that was graded."""
+    """The lines, with a feedback page for each notebook that was graded, or one that says why nothing was."""
     done = []
     for row in tqdm(rows, desc="feedback", unit="student", disable=not progress):
         found = outcomes.get(row.student)
-        if found:
+        if found is not None:
             folder = assignment.course.folder("feedback", assignment.name, row.student)
             try:
                 comments = recorder.comments(row.student)
@@ -264,6 +270,7 @@ def _with_pages(
                     assignment.course.hidden_markers,
                 )
                 row = replace(row, pages=tuple(pages))
+                write_marking(assignment, row.student)
             except OSError:
                 raise
             except Exception as error:  # a page costs no marks

@@ -24,6 +24,7 @@ from mbrl_autograder.judge.results import UNREADABLE as JUDGE_UNREADABLE
 from mbrl_autograder.judge.sandbox import SandboxError
 
 from .model import CRASHED, GRADED, TIMED_OUT, UNREADABLE, GradingError, Job, Limits, Outcome
+from .notebooks import locked_text
 
 
 class Grader(Protocol):
@@ -73,7 +74,7 @@ class JudgeExecutor:
         except Exception as error:  # a class is graded to its end
             text = f"the judge failed: {type(error).__name__}: {error}"[:300]
             return Outcome(job.notebook, {}, CRASHED, text)
-        notebook = marked_notebook(job.notebook, result.cells, result.outputs, _text_of_source(job))
+        notebook = marked_notebook(job.notebook, result.cells, result.outputs, locked_text(job.notebook))
         scores = {name: cell.points for name, cell in result.cells.items()}
         status, reason = _status(result)
         return Outcome(
@@ -125,16 +126,6 @@ def folder_version(folders: Iterable[Path]) -> bytes:
             if path.is_file() and path.suffix != ".pyc":
                 digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes())
     return digest.digest()
-
-
-def _text_of_source(job: Job) -> list[str]:
-    """The ids of markdown cells that are locked: theirs is the source's text."""
-    ids = []
-    for cell in job.notebook.cells:
-        flags = cell.metadata.get("nbgrader", {})
-        if cell.cell_type == "markdown" and flags.get("locked") and not flags.get("solution"):
-            ids.append(flags.get("grade_id", ""))
-    return ids
 
 
 def _status(result: SubmissionResult) -> tuple[str, str]:

@@ -38,7 +38,16 @@ from .edition import student_edition
 from .executor import JudgeExecutor
 from .judging import Options, judging
 from .model import CRASHED, GradingError, Job, Limits, Outcome
-from .notebooks import clean, grade_id, grading_template, has_tests, is_test, read_content, restore
+from .notebooks import (
+    clean,
+    for_marker,
+    grade_id,
+    grading_template,
+    has_tests,
+    is_test,
+    read_content,
+    restore,
+)
 from .state import FOLDER
 
 Resources = dict[str, Any]
@@ -74,7 +83,7 @@ class Judged(NbGraderPreprocessor):
             GradingError: the judge failed, so that there are no marks.
         """
         if not has_tests(nb):
-            return nb, resources
+            return for_marker(nb), resources
         names, directory = resources["nbgrader"], _directory(self)
         options = Options(limits=Limits(**self.limits), workers=1, sandbox=self.sandbox)
         executor, assignment = _opened(Path(directory.root).resolve(), names["assignment"], options)

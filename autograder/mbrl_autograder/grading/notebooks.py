@@ -14,7 +14,7 @@ from nbformat import NotebookNode
 from nbgrader.preprocessors import ClearOutput, ClearSolutions, ComputeChecksums, LockCells
 from traitlets.config import Config
 
-from mbrl_autograder.judge.display import safe_outputs
+from mbrl_autograder.judge.display import marked_notebook, safe_outputs
 from mbrl_autograder.judge.notebook import UnreadableError as NotANotebookError
 from mbrl_autograder.judge.notebook import grade_id as id_in
 from mbrl_autograder.judge.notebook import parse_notebook, read_bytes, text_of
@@ -152,6 +152,21 @@ def is_test(cell: NotebookNode) -> bool:
 def has_tests(template: NotebookNode) -> bool:
     """True where a notebook has automatic points; one without is marked by hand, as it was handed in."""
     return any(is_test(cell) for cell in template.cells)
+
+
+def locked_text(notebook: NotebookNode) -> list[str]:
+    """The ids of markdown cells that are locked: theirs is the source's text."""
+    ids = []
+    for cell in notebook.cells:
+        flags = cell.metadata.get("nbgrader", {})
+        if cell.cell_type == "markdown" and flags.get("locked") and not flags.get("solution"):
+            ids.append(flags.get("grade_id", ""))
+    return ids
+
+
+def for_marker(notebook: NotebookNode) -> NotebookNode:
+    """A restored notebook that is not run: as it was handed in, without live HTML or scripts."""
+    return marked_notebook(notebook, {}, {}, locked_text(notebook))
 
 
 def restore(notebook: NotebookNode, template: NotebookNode) -> NotebookNode:

@@ -267,11 +267,11 @@ def _side(student: str, code: str) -> str:
 
 
 def _students(path: Path, result: ClassResult) -> str:
-    head = '<th>student</th><th class="number">points</th><th>status</th><th>feedback</th>'
+    head = '<th>student</th><th class="number">points</th><th>status</th><th>pages</th>'
     lines = "".join(
         f'<tr><td>{text(row.student)}</td><td class="number">{number(row.total)}</td>'
         f'<td>{text(row.status)}<div class="soft small">{text(row.reason)}</div></td>'
-        f"<td>{_links(path, row.pages)}</td></tr>"
+        f"<td>{_links(path, row.pages)} {_marking(path, row.student)}</td></tr>"
         for row in result.rows
     )
     return f'<h2>All students</h2><table class="full named"><tr>{head}</tr>{lines}</table>'
@@ -282,3 +282,9 @@ def _links(path: Path, pages: Iterable[Path]) -> str:
         f'<a href="{quote(Path(os.path.relpath(one, path.parent)).as_posix())}">{text(one.stem)}</a>'
         for one in pages
     )
+
+
+def _marking(path: Path, student: str) -> str:
+    """A link to the marker's page of a student, if there is one."""
+    found = path.parent / "marking" / f"{student}.html"
+    return f'<a href="{quote(f"marking/{found.name}")}">to mark</a>' if found.is_file() else ""
