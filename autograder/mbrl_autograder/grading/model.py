@@ -157,6 +157,7 @@ class ClassResult:
         overview: the page about the class, if there is one.
         outcomes: what came of each notebook of this run, by student and notebook.
         seconds: how long the run took.
+        overview_problem: why there is no page about the class, where writing it failed.
     """
 
     assignment: str
@@ -166,6 +167,7 @@ class ClassResult:
     overview: Path | None = None
     outcomes: Mapping[str, Mapping[str, Outcome]] = field(default_factory=dict)
     seconds: float = 0.0
+    overview_problem: str = ""
 
     @property
     def max_score(self) -> float:

@@ -94,6 +94,8 @@ def format_table(result: ClassResult) -> str:
     text += ["", _summary_line(result), f"marks: {_shown(result.csv)}"]
     if result.overview is not None:
         text.append(f"the class: {_shown(result.overview)}")
+    if result.overview_problem:
+        text.append(f"no page about the class: {result.overview_problem}")
     return "\n".join(text)
 
 
@@ -160,6 +162,7 @@ def as_json(result: ClassResult) -> dict[str, Any]:
         "summary": summary(result),
         "csv": str(result.csv),
         "overview": str(result.overview) if result.overview is not None else None,
+        "overview_problem": result.overview_problem,
     }
 
 

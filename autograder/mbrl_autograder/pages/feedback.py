@@ -78,13 +78,13 @@ def write_feedback(
         pages.append(write(folder / f"{name}.html", page(f"{assignment} · {name} · {row.student}", body)))
     if not outcomes and row.status == UNREADABLE and exercises:
         name = exercises[0].notebook
-        body = f'{_head(assignment, name, row)}<div class="notice">{text(_unread(row))}</div>'
+        body = f'{_head(assignment, name, row)}<div class="notice">{text(_unread(row.reason))}</div>'
         pages.append(write(folder / f"{name}.html", page(f"{assignment} · {name} · {row.student}", body)))
     return pages
 
 
-def _unread(row: Row) -> str:
-    return f"What you handed in could not be graded: {row.reason}. Please hand it in again."
+def _unread(reason: str) -> str:
+    return f"What you handed in could not be graded: {reason}. Please hand it in again."
 
 
 def _head(assignment: str, notebook: str, row: Row) -> str:
@@ -127,6 +127,8 @@ class _Page:
         parts = [self._summary(several)]
         if self.outcome.status == TIMED_OUT:
             parts.append(f'<div class="notice">{TOO_SLOW}</div>')
+        if self.outcome.status == UNREADABLE:
+            parts.append(f'<div class="notice">{text(_unread(self.outcome.reason))}</div>')
         parts += [self._exercise(exercise) for exercise in self.exercises]
         if others := self._rest():
             parts.append(f'<section class="exercise"><h2>The rest of your notebook</h2>{others}</section>')
