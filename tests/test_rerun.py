@@ -10,6 +10,8 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from judge.conftest import needs_linux
 from mbrl_autograder.grading import GradingError, Limits, Options, grade, rerun
+from mbrl_autograder.grading.course import Assignment, Course
+from mbrl_autograder.grading.marking import write_marking
 from mbrl_autograder.grading.model import Job, Outcome
 from mbrl_autograder.judge.sandbox import Sandbox
 from mbrl_course.cli import main
@@ -64,11 +66,16 @@ def test_a_marker_sees_answer_output_and_rubric(tmp_path: Path) -> None:
     assert "<script" not in page and "My &lt;script&gt;" in page
     overview = (tmp_path / "grades" / ASSIGNMENT / "overview.html").read_text()
     assert 'href="marking/ada.html"' in overview
-    kept = nbformat.read(tmp_path / "autograded" / "ada" / ASSIGNMENT / "experiments.ipynb", as_version=4)
+    path = tmp_path / "autograded" / "ada" / ASSIGNMENT / "experiments.ipynb"
+    kept = nbformat.read(path, as_version=4)
     assert "<script" not in kept.cells[1].source, "the formgrader shows no live HTML"
     for folder in ("autograded", "feedback"):
-        for path in (tmp_path / folder).rglob("*.*"):
-            assert "Rubric" not in path.read_text(), path
+        for file in (tmp_path / folder).rglob("*.*"):
+            assert "Rubric" not in file.read_text(), file
+    kept.cells[2].source = "x = 1\ny = 2"
+    nbformat.write(kept, path)  # as nbgrader does
+    assignment = Assignment(Course(tmp_path), ASSIGNMENT)
+    assert write_marking(assignment, "ada") and "x = 1\ny = 2" in page_of(tmp_path)
 
 
 def test_rerun(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -80,20 +87,22 @@ def test_rerun(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "import warnings; warnings.warn('look')\nprint('2 apples', SCALE)",
         "1 / 0",
         "import json; print(len(json.load(open('build.ipynb'))['cells']) > 3 and '1 apple')",
+        "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nprint('1 apple')",
         "import socket; socket.create_connection(('127.0.0.1', 22))",
     )
     before = (tmp_path / "autograded" / "ada" / ASSIGNMENT / "experiments.ipynb").read_bytes()
     code = main(["rerun", ASSIGNMENT, "ada", "--course", str(tmp_path), "--set", "SCALE=smoke"])
     out = capsys.readouterr().out
     assert code == 1, out
-    assert "cell 6 (1 / 0): ZeroDivisionError: division by zero; cell 8" in out
-    assert "Other text than handed in: 4 of 6 cells" in out  # the first one showed what it can't have shown
+    assert "cell 6 (1 / 0): ZeroDivisionError: division by zero; cell 9" in out
+    assert "Other text than handed in: 4 of 7 cells" in out  # the first one showed what it can't have shown
     done = nbformat.read(
         tmp_path / "grades" / ASSIGNMENT / "rerun" / "ada" / "experiments.ipynb", as_version=4
     )
     assert done.cells[2].source == "SCALE = 'smoke'  # a comment\nN = 3"
     assert "2 apples smoke" in done.cells[4].outputs[0].text
     assert done.cells[5].outputs[0].ename == "ZeroDivisionError"
+    assert any("image/png" in output.get("data", {}) for output in done.cells[7].outputs)
     assert (tmp_path / "autograded" / "ada" / ASSIGNMENT / "experiments.ipynb").read_bytes() == before
     page = page_of(tmp_path)
     assert "run again" in page and "with SCALE = smoke" in page and "2 apples smoke" in page

@@ -59,5 +59,5 @@ def code_digest(notebook: NotebookNode) -> str:
 
 
 def _read(path: Path) -> NotebookNode:
-    notebook: NotebookNode = nbformat.from_dict(parse_notebook(path.read_bytes()))
+    notebook: NotebookNode = nbformat.reads(path.read_text(encoding="utf-8"), as_version=4)
     return notebook

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import json
 import re
@@ -243,3 +244,49 @@ def _is_locked(cell: NotebookNode) -> bool:
     if metadata.get("solution"):
         return False
     return bool(metadata.get("grade") or metadata.get("locked") or metadata.get("task"))
+
+
+def set_parameter(notebook: NotebookNode, name: str, value: str) -> None:
+    """Writes a value into the first cell that assigns a plain value to `name`.
+
+    Args:
+        notebook: is changed.
+        name: a parameter, such as "SCALE".
+        value: as in Python; what is not is taken as a text.
+
+    Raises:
+        GradingError: no cell does; the message lists the parameters that there are.
+    """
+    try:
+        literal = ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        literal = value
+    found: list[str] = []
+    for cell in notebook.cells:
+        for known, node in _parameters(cell):
+            if known == name:
+                lines = cell.source.encode().split(b"\n")
+                before, after = lines[node.lineno - 1], lines[(node.end_lineno or node.lineno) - 1]
+                new = before[: node.col_offset] + repr(literal).encode() + after[node.end_col_offset :]
+                lines[node.lineno - 1 : node.end_lineno] = [new]
+                cell.source = b"\n".join(lines).decode()
+                return
+            found.append(known)
+    known = ", ".join(dict.fromkeys(one for one in found if one.isupper())) or "none"
+    raise GradingError(f"the notebook has no parameter {name!r}; it has: {known}")
+
+
+def _parameters(cell: NotebookNode) -> list[tuple[str, ast.expr]]:
+    """The names that a cell gives plain values to, and these."""
+    if cell.cell_type != "code":
+        return []
+    try:
+        body = ast.parse(cell.source).body
+    except (SyntaxError, ValueError, RecursionError):
+        return []
+    return [
+        (node.targets[0].id, node.value)
+        for node in body
+        if isinstance(node, ast.Assign) and len(node.targets) == 1
+        if isinstance(node.targets[0], ast.Name) and isinstance(node.value, ast.Constant)
+    ]

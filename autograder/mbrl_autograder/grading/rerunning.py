@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import copy
 import re
 import time
@@ -28,11 +27,21 @@ from .engine import assignment_name, of_assignment
 from .judging import Options
 from .marking import RERUN, code_digest, rerun_path, write_marking
 from .model import GradingError, Submission
-from .notebooks import NotANotebookError, clean, for_marker, has_tests, read_content, restore
+from .notebooks import NotANotebookError, clean, for_marker, has_tests, read_content, restore, set_parameter
 
 RESULTS = "runs"  # where experiments keep their results: a rerun computes them anew
+# figures become pictures, as in a notebook; the judge has no need of them
+FIGURES = """
+def _figures():
+    import matplotlib
+    from matplotlib_inline.backend_inline import configure_inline_support
+    matplotlib.interactive(True)
+    configure_inline_support(get_ipython(), "inline")
+_figures()
+del _figures
+"""
 _PROGRESS = re.compile(r"\d+%\||\d+it \[|\[\d+:\d+<|it/s")
-_OBJECT = re.compile(r"<[\w.]+ .*>|\w+\(children=.*")  # a figure, a widget: no numbers
+_OBJECT = re.compile(r"\[?<[\w.]+ .*>|\w+\(children=.*")  # a figure, a widget: no numbers
 
 
 @dataclass(frozen=True)
@@ -118,7 +127,7 @@ def rerun(
         original = _submitted(by_name[student], notebook, template, limits.notebook_bytes)
         changed = copy.deepcopy(original)
         for name, value in (values or {}).items():
-            _set(changed, name, value)
+            set_parameter(changed, name, value)
         jobs.append((by_name[student], original, changed))
     return _all(assignment, notebook, jobs, options, values or {}, progress)
 
@@ -132,43 +141,6 @@ def _submitted(submission: Submission, name: str, template: NotebookNode, limit:
         return for_marker(restore(clean(read_content(path, limit)), template))
     except NotANotebookError as error:
         raise GradingError(f"{path}: {error}") from error
-
-
-def _set(notebook: NotebookNode, name: str, value: str) -> None:
-    """Writes a value into the first cell that assigns a plain value to `name`."""
-    try:
-        literal = ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        literal = value
-    found: list[str] = []
-    for cell in notebook.cells:
-        for known, node in _parameters(cell):
-            if known == name:
-                lines = cell.source.encode().split(b"\n")
-                before, after = lines[node.lineno - 1], lines[(node.end_lineno or node.lineno) - 1]
-                new = before[: node.col_offset] + repr(literal).encode() + after[node.end_col_offset :]
-                lines[node.lineno - 1 : node.end_lineno] = [new]
-                cell.source = b"\n".join(lines).decode()
-                return
-            found.append(known)
-    known = ", ".join(dict.fromkeys(one for one in found if one.isupper())) or "none"
-    raise GradingError(f"the notebook has no parameter {name!r}; it has: {known}")
-
-
-def _parameters(cell: NotebookNode) -> list[tuple[str, ast.expr]]:
-    """The names that a cell gives plain values to, and these."""
-    if cell.cell_type != "code":
-        return []
-    try:
-        body = ast.parse(cell.source).body
-    except (SyntaxError, ValueError, RecursionError):
-        return []
-    return [
-        (node.targets[0].id, node.value)
-        for node in body
-        if isinstance(node, ast.Assign) and len(node.targets) == 1
-        if isinstance(node.targets[0], ast.Name) and isinstance(node.value, ast.Constant)
-    ]
 
 
 def _all(
@@ -256,6 +228,7 @@ class _Run:
             self.student.deadline = started + self.limit
             names = [[name, number] for number, name in enumerate(files)]
             self.student.ask("files", list(files.values()), files=names)
+            self.student.ask("run", code=FIGURES)
             for number, cell in bar:
                 bar.set_postfix_str(_label(number, cell)[:40])
                 if not self._cell(number, cell):
