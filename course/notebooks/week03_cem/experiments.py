@@ -382,8 +382,9 @@ last[["search", "seed", "env_steps", "eval_return", "holdout_loss", "seconds"]].
 # got to about 130 after five iterations and CEM with 2 iterations to about 530, while CEM with 4 earned 450
 # with the first model already, and 1000 at the end. It costs two and four times the planning time. In one
 # iteration between, CEM with 4 fell to 130: a single bad episode, or a model that was fooled for a while;
-# one run can't tell. Over the five seeds that ship with the course the order holds: interquartile means of 158
-# for random shooting, 642 for CEM with 2 iterations and 911 with 4, whose intervals just touch.
+# one run can't tell. Over the five seeds that ship with the course the order holds: interquartile means of
+# 158 for random shooting, 642 for CEM with 2 iterations and 911 with 4; the intervals of the last two just
+# touch.
 # (b) One run each tells nothing about a difference of the size that seeds alone make. At least five, better
 # ten, for both with the same starts, until the interval of the probability of improvement excludes one half.
 # (c) The reward is computed on predicted states. A model that predicts an impossible velocity, or a leg that
