@@ -23,10 +23,11 @@ def crowded(cells: int) -> Submission:
     """A right submission with so many cells in all, most of them scratch cells that use one another."""
     submission = Submission(right=True)
     submission.code("smooth", submission.cell("smooth")["source"] + "\n\nHELP = helper0")
-    place = submission.index("smooth")
-    for i in range(cells - len(submission.cells)):
-        submission.insert("smooth", f"helper{i} = 1" if i < 1 else f"x{i} = x{i - 1}\nprint(x{i})")
-    assert len(submission.cells) == cells and submission.index("smooth") > place
+    place, more = submission.index("smooth"), cells - len(submission.cells)
+    submission.insert("smooth", "helper0 = 1")
+    scratch = [{**submission.cells[place], "source": f"x{i} = x{i - 1}\nprint(x{i})"} for i in range(1, more)]
+    submission.cells[place:place] = scratch
+    assert len(submission.cells) == cells
     return submission
 
 
@@ -36,7 +37,7 @@ def plan() -> SourcePlan:
 
 
 def test_of_many_cells_those_that_are_needed_are_found(plan: SourcePlan) -> None:
-    units, notes, _ = plan_submission(plan, crowded(MAX_CELLS).notebook)
+    units, notes, _ = plan_submission(plan, crowded(5000).notebook)
     assert not notes
     assert [unit.code for unit in units if unit.kind == "plain" and unit.id != "given"] == ["helper0 = 1"]
 

@@ -37,7 +37,7 @@ from .reading import Clock, joined
 BUILTINS = frozenset(vars(builtins))
 MAX_ROUNDS = 100  # helpers of helpers of helpers
 MAX_OWN_TEXT = 2_000_000  # characters of all of a student's own cells together
-MAX_CELLS = 5000
+MAX_CELLS = 20_000
 
 
 @dataclass(frozen=True)
@@ -271,6 +271,7 @@ def _chosen(plan: SourcePlan, order: list[Unit], clock: Clock) -> list[Unit]:
     for unit in order:
         clock.check()
         modules |= imported_modules(unit.code)
+        unit.facts = unit.facts or statements(unit.code)  # now, while its syntax tree is at hand
     spare = _spare_units(plan)
     keep: dict[int, Sequence[Statement]] = {}
     for _ in range(MAX_ROUNDS):
@@ -286,8 +287,7 @@ def _chosen(plan: SourcePlan, order: list[Unit], clock: Clock) -> list[Unit]:
                     needed |= _union(s.reads for s in unit.facts)
                     changed = True
                 continue
-            facts = unit.facts or statements(unit.code)
-            unit.facts = facts
+            facts = unit.facts
             bound_elsewhere = protected if i < len(order) else protected | _bound(order, keep)
             for statement in facts:
                 if statement in keep.get(i, ()) or not _is_needed(
