@@ -272,6 +272,7 @@ def _chosen(plan: SourcePlan, order: list[Unit], clock: Clock) -> list[Unit]:
         clock.check()
         modules |= imported_modules(unit.code)
         unit.facts = unit.facts or statements(unit.code)  # now, while its syntax tree is at hand
+    modules.discard("")
     spare = _spare_units(plan)
     keep: dict[int, Sequence[Statement]] = {}
     for _ in range(MAX_ROUNDS):
@@ -332,7 +333,7 @@ def _spare_units(plan: SourcePlan) -> list[Unit]:
 
 
 def _is_needed(statement: Statement, needed: set[str], bound_elsewhere: set[str], modules: set[str]) -> bool:
-    if "*" in statement.binds or statement.writes_module in modules - {""}:
+    if "*" in statement.binds or statement.writes_module in modules:
         return True
     if statement.is_setting:
         return bool(statement.changes & needed)
