@@ -100,6 +100,7 @@ def test_rerun(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         tmp_path / "grades" / ASSIGNMENT / "rerun" / "ada" / "experiments.ipynb", as_version=4
     )
     assert done.cells[2].source == "SCALE = 'smoke'  # a comment\nN = 3"
+    assert done.cells[3].outputs[0].text.strip() == "1 apple", "no progress bar"
     assert "2 apples smoke" in done.cells[4].outputs[0].text
     assert done.cells[5].outputs[0].ename == "ZeroDivisionError"
     assert any("image/png" in output.get("data", {}) for output in done.cells[7].outputs)

@@ -262,7 +262,7 @@ class _Run:
         displays = answer.get("displays")
         displays = displays if isinstance(displays, list) else []
         shown = {
-            "text": str(answer.get("text", "")),
+            "text": _without_bars(str(answer.get("text", ""))),
             "displays": [d for d in displays if isinstance(d, dict) and isinstance(d.get("data"), dict)],
             "error": [info.types[0], info.message] if info else None,
         }
@@ -276,6 +276,13 @@ class _Run:
 def _label(number: int, cell: NotebookNode) -> str:
     lines = [line for line in cell.source.splitlines() if line.strip() and not line.startswith("#")]
     return f"cell {number} ({lines[0].strip()[:60] if lines else 'comments'})"
+
+
+def _without_bars(text: str) -> str:
+    """What was printed, without the states of progress bars."""
+    lines = [line.rpartition("\r")[2] for line in text.replace("\r\n", "\n").split("\n")]
+    kept = [line for line in lines if not _PROGRESS.search(line) and line != "\x1b[A"]
+    return "\n".join(kept).lstrip("\n") if len(kept) < len(lines) else text
 
 
 def texts_of(cell: NotebookNode) -> list[str]:
