@@ -103,18 +103,23 @@ def test_proc_shows_no_process_and_memory_is_summed(own_proc: bool, monkeypatch:
 def test_an_environment_below_tmp_is_seen_and_nothing_beside_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "environment"
-    folder.mkdir()
-    (folder / "file").write_text("seen")
-    (tmp_path / "beside").write_text("not seen")
-    folders = module.python_folders()
-    monkeypatch.setattr(module, "python_folders", lambda: sorted([*folders, folder]))
-    sandbox = Sandbox(LIMITS, preload=PRELOAD)
-    try:
-        assert str(folder) in sandbox._mounts()
-        sandbox.start_student().close()
-    finally:
-        sandbox.remove()
+    """Modules that were not imported before are found, too: a clone may lie in /tmp."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        folder = Path(name) / "environment"
+        folder.mkdir()
+        (folder / "late_module.py").write_text("VALUE = 'seen'")
+        (Path(name) / "beside").write_text("not seen")
+        folders = module.python_folders()
+        monkeypatch.setattr(module, "python_folders", lambda: sorted([*folders, folder]))
+        with inside() as run:
+            run(f"import sys\nsys.path.insert(0, {str(folder)!r})")
+            assert run("import late_module\nprint(late_module.VALUE)") == "seen"
+            assert run(f"import os; print(os.listdir({name!r}))") == "['environment']"
+            attempt = f"""try:
+    open({str(folder / "new")!r}, "w")
+except OSError as error:
+    print(error.strerror)"""
+            assert run(attempt) == "Read-only file system"
 
 
 OPENED = """

@@ -137,13 +137,11 @@ class Sandbox:
             "/etc/mime.types",
         ):
             arguments += ["--ro-bind-try", name, name]
-        bound = [Path("/usr")]
-        for folder in folders:
-            if not any(folder.is_relative_to(other) for other in bound):
-                arguments += ["--ro-bind", str(folder), str(folder)]
-                bound.append(folder)
+        bound = outermost(folders)
+        for folder in bound:
+            arguments += ["--ro-bind", str(folder), str(folder)]
         for folder in installed_folders(OWN_PACKAGES):
-            if any(folder.is_relative_to(other) for other in bound):
+            if any(folder.is_relative_to(other) for other in [Path("/usr"), *bound]):
                 arguments += ["--tmpfs", str(folder)]
         arguments += [
             "--dev",
@@ -170,6 +168,7 @@ class Sandbox:
             "python_path": path,
             "preload": self._preload,
             "scratch_bytes": 4 * limits.file_bytes,
+            "below_tmp": [str(f) for f in outermost(python_folders()) if f.is_relative_to("/tmp")],
             "memory_bytes": limits.memory_bytes,
             "processes": limits.processes if self.enabled else 100_000,
             "file_bytes": limits.file_bytes,
@@ -328,6 +327,15 @@ def python_folders() -> list[Path]:
     names |= {sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), sysconfig.get_path("stdlib")}
     names.add(str(Path(os.path.realpath(sys.executable)).parent))
     return sorted(Path(name) for name in names if Path(name).is_dir() and name != "/")
+
+
+def outermost(folders: Iterable[Path]) -> list[Path]:
+    """Those of the folders that lie neither in another one nor in /usr."""
+    found: list[Path] = []
+    for folder in sorted(folders):
+        if not any(folder.is_relative_to(other) for other in (Path("/usr"), *found)):
+            found.append(folder)
+    return found
 
 
 def installed_folders(packages: Iterable[str]) -> list[Path]:

@@ -112,7 +112,7 @@ class ForkServer:
             flags = linux.CLONE_NEWNS | linux.CLONE_NEWPID | linux.CLONE_NEWIPC | linux.CLONE_NEWNET
             linux.unshare(linux.CLONE_NEWUSER | flags)
             linux.map_user(uid, gid)
-            _private_file_systems(options["scratch_bytes"])
+            _private_file_systems(options["scratch_bytes"], options["below_tmp"])
         student = os.fork()
         if student:
             os.write(write, str(student).encode())
@@ -191,8 +191,8 @@ class ForkServer:
             self.ended = "processes"
 
 
-def _private_file_systems(scratch_bytes: int) -> None:
-    """A scratch folder of its own in memory, and nothing to see in /proc."""
+def _private_file_systems(scratch_bytes: int, below_tmp: list[str]) -> None:
+    """A scratch folder and a /tmp of its own in memory, with `below_tmp` still there; nothing in /proc."""
     linux.mount("none", "/", "", linux.MS_REC | linux.MS_PRIVATE)
     flags = linux.MS_NOSUID | linux.MS_NODEV
     static = {}
@@ -204,11 +204,16 @@ def _private_file_systems(scratch_bytes: int) -> None:
             continue
     linux.mount("tmpfs", "/scratch", "tmpfs", flags, f"size={scratch_bytes},nr_inodes=20000,mode=755")
     os.mkdir("/scratch/.home")
+    kept = {folder: os.open(folder, os.O_PATH) for folder in below_tmp}
     for target in ("/tmp", "/dev/shm"):
         if os.path.isdir(target):
             linux.mount(
                 "tmpfs", target, "tmpfs", flags, f"size={scratch_bytes // 4},nr_inodes=5000,mode=1777"
             )
+    for folder, fd in kept.items():  # an environment in there: modules may be imported at any time
+        os.makedirs(folder)
+        linux.mount(f"/proc/self/fd/{fd}", folder, "", linux.MS_BIND | linux.MS_REC)
+        os.close(fd)
     if os.path.isdir("/proc"):
         linux.mount("tmpfs", "/proc", "tmpfs", flags, "size=1m,mode=755")
         for name, text in static.items():
