@@ -9,6 +9,9 @@ BUILDS = $(wildcard solutions/*/build.ipynb)
 # nbgrader calls programs of the environment by name
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
+# tests run in several processes: each with several threads, they would wait for each other
+test slow notebooks: export OMP_NUM_THREADS := 1
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test slow lint lab build check notebooks bench clean
 
