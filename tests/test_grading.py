@@ -197,7 +197,8 @@ def test_a_later_run_keeps_what_was_graded(tmp_path: Path) -> None:
     hand_in(tmp_path / "third", "ada", "broken now")
     rows = by_name(run(tmp_path, tmp_path / "third", executor=all_right))
     assert (rows["ada"].status, rows["ada"].total) == (UNREADABLE, 0)
-    assert not rows["ada"].pages, "the page of the earlier submission is gone"
+    (page,) = rows["ada"].pages
+    assert "not JSON" in page.read_text(), "the page of the earlier submission is gone"
 
 
 def test_marks_given_by_hand_stay(tmp_path: Path) -> None:
