@@ -24,6 +24,7 @@ import warnings
 from collections.abc import Collection, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
+from textwrap import dedent
 from types import CodeType, ModuleType
 from typing import Any
 
@@ -94,9 +95,21 @@ def lost_points(
     week: str | int, replacements: Mapping[str, str], *, course: Course | None = None, timeout: float = 30.0
 ) -> float:
     """How many points of the replaced exercises the replacements lose."""
+    return _loss(week, replacements, course, timeout)[0]
+
+
+def lost(week: str | int, exercise: str, source: str) -> tuple[float, str]:
+    """The points that a whole solution cell loses, and all messages in one text."""
+    return _loss(week, {exercise: dedent(source)}, None, 30.0)
+
+
+def _loss(
+    week: str | int, replacements: Mapping[str, str], course: Course | None, timeout: float
+) -> tuple[float, str]:
     results = run(week, replacements, exercises=list(replacements), course=course, timeout=timeout)
     points = {c.metadata.nbgrader.grade_id: c.metadata.nbgrader.points for c in _tests(week, course)}
-    return float(sum(points[grade_id] for grade_id, message in results.items() if message is not None))
+    messages = {grade_id: message for grade_id, message in results.items() if message is not None}
+    return float(sum(points[grade_id] for grade_id in messages)), "\n".join(messages.values())
 
 
 def exercise_points(week: str | int, *, course: Course | None = None) -> dict[str, float]:

@@ -115,7 +115,7 @@ def make_parser() -> argparse.ArgumentParser:
     where = verb.add_argument_group("where submissions are judged")
     where.add_argument(
         "--workers",
-        type=_positive_int,
+        type=experiment_commands.count,
         default=min(8, os.cpu_count() or 1),
         metavar="N",
         help="submissions at the same time (default: as many as there are cores, here %(default)s)",
@@ -166,7 +166,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     bounds.add_argument(
         "--processes",
-        type=_positive_int,
+        type=experiment_commands.count,
         default=64,
         metavar="N",
         help="processes and threads (default %(default)s)",
@@ -297,12 +297,6 @@ def _setting(text: str) -> tuple[str, str]:
     if not (sign and name.isidentifier()):
         raise argparse.ArgumentTypeError(f"{text!r} is no NAME=VALUE")
     return name, value
-
-
-def _positive_int(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 1 or more")
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ def add_verbs(verbs: Any, add: AddVerb) -> None:
         "space", nargs="+", metavar="FIELD=RANGE", help="LOW..HIGH, log:LOW..HIGH, or values A,B,C"
     )
     text = "in all, earlier ones included (default %(default)s)"
-    verb.add_argument("--trials", type=_count, default=20, metavar="N", help=text)
+    verb.add_argument("--trials", type=count, default=20, metavar="N", help=text)
     _add_run_options(verb, cluster=False)
 
 
@@ -71,7 +71,7 @@ def _add_run_options(verb: argparse.ArgumentParser, cluster: bool = True) -> Non
         "--fresh", action="store_true", help="forget earlier results and begin again, instead of going on"
     )
     verb.add_argument(
-        "--jobs", type=_count, default=1, metavar="N", help="so many at a time, each a process (default 1)"
+        "--jobs", type=count, default=1, metavar="N", help="so many at a time, each a process (default 1)"
     )
     if cluster:
         verb.add_argument(
@@ -107,19 +107,7 @@ def run(options: argparse.Namespace) -> int:
             experiment = experiments.get_experiment(name)
             print(f"{name:<26} week {experiment.week}: {experiment.title}")
         return OK
-    frame = _explained(
-        options.name,
-        lambda: experiments.run(
-            options.name,
-            options.seeds,
-            options.scale,
-            dict(options.settings),
-            options.out,
-            fresh=options.fresh,
-            jobs=options.jobs,
-            scheduler=options.scheduler,
-        ),
-    )
+    frame = _ran(options, experiments.run)
     return _show_last(frame, ["seed"], options)
 
 
@@ -128,20 +116,7 @@ def sweep(options: argparse.Namespace) -> int:
     from mbrl_course import experiments
 
     grid = dict(options.grid)
-    frame = _explained(
-        options.name,
-        lambda: experiments.sweep(
-            options.name,
-            grid,
-            options.seeds,
-            options.scale,
-            dict(options.settings),
-            options.out,
-            fresh=options.fresh,
-            jobs=options.jobs,
-            scheduler=options.scheduler,
-        ),
-    )
+    frame = _ran(options, experiments.sweep, grid)
     return _show_last(frame, [*grid, "seed"], options)
 
 
@@ -190,6 +165,24 @@ def tune(options: argparse.Namespace) -> int:
     sets = "".join(f" --set {shlex.quote(f'{field}={value}')}" for field, value in best.items())
     print(f"{len(trials)} trials; the best: mbrl-course run {options.name} --scale {options.scale}{sets}")
     return OK
+
+
+def _ran(options: argparse.Namespace, function: Callable[..., Any], *what: Any) -> Any:
+    """The rows of an experiment with the seeds, settings and processes of the command line."""
+    return _explained(
+        options.name,
+        lambda: function(
+            options.name,
+            *what,
+            options.seeds,
+            options.scale,
+            dict(options.settings),
+            options.out,
+            fresh=options.fresh,
+            jobs=options.jobs,
+            scheduler=options.scheduler,
+        ),
+    )
 
 
 def _explained(name: str, action: Callable[[], Any]) -> Any:
@@ -251,7 +244,8 @@ def _grid_field(text: str) -> tuple[str, list[str]]:
     return field, found
 
 
-def _count(text: str) -> int:
+def count(text: str) -> int:
+    """A whole number of 1 or more, from the command line."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 1 or more")
     return int(text)

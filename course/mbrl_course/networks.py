@@ -24,6 +24,11 @@ LARGE_LAYER = 200_000
 longer fit into a core's cache side by side, and threads would share out an odd number of members unevenly."""
 
 
+def batched_layer(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """A linear layer of E members: x [E, N, in], weight [E, in, out], bias [E, 1, out] -> [E, N, out]."""
+    return torch.baddbmm(bias, x, weight)
+
+
 class EnsembleMLP(nn.Module):
     """E multi-layer perceptrons of the same shape, evaluated side by side.
 
@@ -39,7 +44,7 @@ class EnsembleMLP(nn.Module):
         hidden_sizes: tuple[int, ...],
         activation: str = "silu",
         generator: torch.Generator | None = None,
-        layer: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
+        layer: Callable[[Tensor, Tensor, Tensor], Tensor] = batched_layer,
     ) -> None:
         """Networks with random weights, uniform within 1 / sqrt(fan-in) as in `torch.nn.Linear`.
 
@@ -100,8 +105,7 @@ class EnsembleMLP(nn.Module):
     def _layers(self, x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
         last = len(weights) - 1
         for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-            # [E, N, out]
-            x = torch.baddbmm(bias, x, weight) if self.layer is None else self.layer(x, weight, bias)
+            x = self.layer(x, weight, bias)  # [E, N, out]
             if layer < last:
                 x = self.activation(x)
         return x

@@ -1,10 +1,12 @@
 """Week 3: typical mistakes lose points and are named; other right ways keep all points."""
 
+from functools import partial
 from textwrap import dedent
 
 import pytest
 
-from harness import exercise_points, lost_points, notebook, replace_in_solution, run
+import harness
+from harness import exercise_points, lost_points, replace_in_solution, run
 
 WEEK = "week03"
 REFIT = "refit-to-elites"
@@ -13,19 +15,8 @@ PLAN = "cem-plan"
 SHIFT = "shift-plan"
 WEIGHTS = "mppi-weights"
 NOISE = "colored-noise"
-
-
-def lost(exercise, source):
-    """The points that a whole solution cell loses, and all messages in one text."""
-    results = run(WEEK, {exercise: dedent(source)}, exercises=[exercise])
-    graded = [cell.metadata.nbgrader for cell in notebook(WEEK).cells if "nbgrader" in cell.metadata]
-    points = {cell.grade_id: cell.points for cell in graded if cell.grade}
-    messages = {grade_id: message for grade_id, message in results.items() if message is not None}
-    return sum(points[grade_id] for grade_id in messages), "\n".join(messages.values())
-
-
-def edited(exercise, old, new):
-    return replace_in_solution(WEEK, exercise, old, new)
+lost = partial(harness.lost, WEEK)
+edited = partial(replace_in_solution, WEEK)
 
 
 def test_the_points_of_the_week():

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 from judge.further import further_dishonest
 from judge.small_notebook import WRONG_EARNS, Submission
@@ -52,7 +53,7 @@ CELLS = {
     "reads the environment": "import os\nprint(dict(os.environ))\nprint(open('/proc/1/environ').read())",
     "reads processes": "import os\nfor p in os.listdir('/proc'):\n    if p.isdigit(): print(open(f'/proc/{p}/cmdline').read())",
     "lists the machine": "import os\nfor _, (d, _, f) in zip(range(300), os.walk('/')):\n    print(d, f)",
-    "writes outside": "import pathlib\nfor p in ('/usr/x', '/etc/x', '/judge/x', '/x', '/root/x', '/home/x'):\n"
+    "writes outside": f"import pathlib\nfor p in ('/usr/x', '/etc/x', '/judge/x', '/x', {str(Path.home() / 'x')!r}, '/home/x'):\n"
     "    try: pathlib.Path(p).write_text('x')\n    except OSError: pass",
     "plants a kernel": "import os\np = os.path.expanduser('~/.local/share/jupyter/kernels/python3')\n"
     "os.makedirs(p)\nopen(p + '/kernel.json', 'w').write('{}')",
