@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from mbrl_course.branching import (
     branched_rollout,
+    elite_disagreement,
     mix_batches,
     model_buffer_capacity,
     num_real_rows,
@@ -137,7 +138,10 @@ def test_the_model_buffer_keeps_the_newest():
     assert resized(old, 20).all().reward.tolist() == old.all().reward.tolist()
 
 
-def test_the_penalty_in_closed_form():
+def test_the_disagreement_and_its_price_in_closed_form():
+    means = torch.tensor([[[0.0, 0.0], [1.0, 1.0]], [[2.0, 20.0], [1.0, 1.0]]])  # [K, N, D]
+    scale = torch.tensor([1.0, 5.0])  # variances 1 and 100 / 25 in the first row
+    torch.testing.assert_close(elite_disagreement(means, scale), torch.tensor([2.5**0.5, 0.0]))
     reward = penalized_reward(torch.tensor([1.0, 2.0]), torch.tensor([0.5, 0.0]), 3.0)
     torch.testing.assert_close(reward, torch.tensor([-0.5, 2.0]))
 
@@ -170,6 +174,7 @@ def test_rollouts_of_one_step_are_dyna():
     """Every imagined transition starts in a real state."""
     agent = small_agent(PENDULUM, rollout_lengths=(1, 1))
     agent.train(80)
+    assert agent.counters.gradient_steps == 2 * 41  # two for each step from the fortieth on
     real = {tuple(row) for row in agent.real.all().obs.tolist()}
     imagined = agent.imagined.all()
     assert agent.counters.imagined_steps == 100  # two fits, fifty rollouts each, nothing ends

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mbrl_course.buffers import Batch, ReplayBuffer, concatenate
+from mbrl_course.imagination import epistemic_variance
 
 
 def rollout_length_schedule(
@@ -27,6 +28,9 @@ def rollout_length_schedule(
         env_steps: real steps so far.
         steps: a and b, between which the length changes.
         lengths: x and y, the lengths before a and from b on.
+
+    Returns:
+        k, a whole number; 0 means that nothing is imagined.
     """
     (start, end), (first, last) = steps, lengths
     share = min(max((env_steps - start) / (end - start), 0.0), 1.0)
@@ -81,19 +85,39 @@ def model_buffer_capacity(num_rollouts: int, length: int, retained_fits: int) ->
         num_rollouts: rollouts after each fit.
         length: k, steps of each.
         retained_fits: for so many fits an imagined transition is kept.
+
+    Returns:
+        Their product; 1 where that is 0, since a buffer has to hold something.
     """
     return max(1, num_rollouts * length * retained_fits)
 
 
 def resized(buffer: ReplayBuffer, capacity: int) -> ReplayBuffer:
-    """A buffer of another capacity with the newest transitions of the old one."""
+    """A buffer of another capacity with the newest transitions of the old one, in their order.
+
+    Args:
+        buffer: the old one; it stays as it is.
+        capacity: of the new one.
+
+    Returns:
+        A new buffer with as many of the newest transitions as fit.
+    """
     other = ReplayBuffer(capacity, buffer.obs_dim, buffer.action_dim)
     other.write(buffer.all())
     return other
 
 
 def num_real_rows(batch_size: int, real_ratio: float, num_imagined: int) -> int:
-    """How many rows of a batch are real: a share of `real_ratio`, or all where nothing is imagined yet."""
+    """How many rows of a batch are real: a share of `real_ratio`, or all where nothing is imagined yet.
+
+    Args:
+        batch_size: B.
+        real_ratio: share of the real rows, in [0, 1].
+        num_imagined: how many imagined transitions there are.
+
+    Returns:
+        A whole number in 0 .. B, rounded to the nearest.
+    """
     return batch_size if num_imagined == 0 else round(real_ratio * batch_size)
 
 
@@ -121,6 +145,19 @@ def mix_batches(
     return concatenate([buffer.sample(count, generator) for buffer, count in parts if count > 0])
 
 
+def elite_disagreement(means: Tensor, scale: Tensor) -> Tensor:
+    """How far apart the elites' predictions are: the root of their epistemic variance.
+
+    Args:
+        means: next states as each of K elites expects them, [K, N, D].
+        scale: standard deviation of the data's changes of state, [D]; it is the unit of each dimension.
+
+    Returns:
+        The root of the variance over elites, averaged over dimensions, [N].
+    """
+    return epistemic_variance(means, scale).sqrt()
+
+
 def penalized_reward(reward: Tensor, disagreement: Tensor, beta: float) -> Tensor:
     """reward - beta * disagreement: where the members of the ensemble differ, there is less to be had.
 
@@ -129,7 +166,10 @@ def penalized_reward(reward: Tensor, disagreement: Tensor, beta: float) -> Tenso
 
     Args:
         reward: [N].
-        disagreement: standard deviation of the members' means, [N].
+        disagreement: as `elite_disagreement` gives it, [N].
         beta: price of a unit of disagreement, in units of reward.
+
+    Returns:
+        [N].
     """
     return reward - beta * disagreement

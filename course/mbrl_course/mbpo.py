@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from mbrl_course.branching import (
     branched_rollout,
+    elite_disagreement,
     mix_batches,
     model_buffer_capacity,
     num_real_rows,
@@ -30,8 +31,8 @@ from mbrl_course.buffers import ReplayBuffer, concatenate
 from mbrl_course.ensembles import EnsembleConfig, GaussianEnsemble
 from mbrl_course.envs.resumable import ResumableEnv
 from mbrl_course.envs.task import Task
-from mbrl_course.imagination import epistemic_variance
 from mbrl_course.learned_termination import LearnedTermination
+from mbrl_course.networks import SCHEDULES
 from mbrl_course.ppo import Counters
 from mbrl_course.prioritized import PrioritizedReplayBuffer
 from mbrl_course.sac import SAC, SACConfig
@@ -64,6 +65,9 @@ class MBPOConfig(SACConfig):
         prioritized: draw real transitions by the critics' TD errors.
         priority_alpha: exponent of the priorities.
         priority_beta: exponent of the importance weights.
+        rollout_mean: imagine with the mean of the elites' means, instead of a sample of one elite.
+        lr_schedule: of the agent's learning rate over `train`: "constant", "linear" or "cosine", see
+            `networks.SCHEDULES`.
     """
 
     start_steps: int = 500
@@ -87,6 +91,8 @@ class MBPOConfig(SACConfig):
     prioritized: bool = False
     priority_alpha: float = 0.6
     priority_beta: float = 0.4
+    rollout_mean: bool = False
+    lr_schedule: str = "constant"
 
     def __post_init__(self) -> None:
         """Refuses values that make no sense, with the field's name."""
@@ -106,6 +112,8 @@ class MBPOConfig(SACConfig):
             raise ValueError(f"penalty is {self.penalty}, expected 0 or more")
         if not self.model_learning_rate > 0:
             raise ValueError(f"model_learning_rate is {self.model_learning_rate}, expected more than 0")
+        if self.lr_schedule not in SCHEDULES:
+            raise ValueError(f"lr_schedule is {self.lr_schedule!r}, expected one of {sorted(SCHEDULES)}")
         self.ensemble()  # checks ensemble_size and num_elites
 
     def ensemble(self) -> EnsembleConfig:
@@ -117,6 +125,7 @@ class MBPOConfig(SACConfig):
             learning_rate=self.model_learning_rate,
             batch_size=self.model_batch_size,
             learn_reward=self.learn_reward,
+            init_gain=self.init_gain,
         )
 
 
@@ -175,7 +184,10 @@ class MBPO:
     ) -> None:
         """Goes on until `total_steps` real steps are spent; `on_step` is called after each."""
         done = self.counters.real_steps
-        for _ in tqdm(range(done, total_steps), "env steps", initial=done, disable=not progress, leave=False):
+        rate, schedule = self.config.learning_rate, SCHEDULES[self.config.lr_schedule]
+        steps = range(done, total_steps)
+        for step in tqdm(steps, "env steps", initial=done, disable=not progress, leave=False):
+            self.sac.set_learning_rate(rate * schedule(step / total_steps))
             self.collect_step()
             self.learn()
             if on_step is not None:
@@ -187,7 +199,7 @@ class MBPO:
             uniform = torch.rand(self.task.action_dim, generator=self.generator)
             action = self.task.action_low + (self.task.action_high - self.task.action_low) * uniform
         else:
-            action = self.sac.act(self.obs)
+            action = self.sac.explore(self.obs)
         obs, reward, terminated, truncated, _ = self.env.step(self.task.to_env_action(action))
         next_obs = self._tensor(obs)
         self.real.add(self.obs, action, float(reward), next_obs, terminated, truncated)
@@ -222,14 +234,16 @@ class MBPO:
     @torch.no_grad()
     def imagined_step(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """One step of a random elite for each row, with the penalty: see `branched_rollout`."""
-        next_obs, reward, terminated = self.model.step_random_elites(
-            obs, action, generator=self.model_generator
-        )
+        if self.config.rollout_mean:
+            next_obs, reward, terminated = self.model.step_mean(obs, action)
+        else:
+            next_obs, reward, terminated = self.model.step_random_elites(
+                obs, action, generator=self.model_generator
+            )
         if self.config.penalty > 0:
             means = self.model.predict(obs, action, self.model.elites).obs  # [elites, N, D]
             scale = self.model.target_normalizer.std[: self.task.obs_dim]
-            disagreement = epistemic_variance(means, scale).sqrt()
-            reward = penalized_reward(reward, disagreement, self.config.penalty)
+            reward = penalized_reward(reward, elite_disagreement(means, scale), self.config.penalty)
         return next_obs, reward, terminated
 
     def imagine(self, length: int) -> None:
@@ -245,7 +259,6 @@ class MBPO:
 
     def update(self) -> None:
         """One update of SAC on real and imagined transitions."""
-        self.counters.gradient_steps += 1
         config, real = self.config, self.real
         num_real = num_real_rows(config.batch_size, config.real_ratio, len(self.imagined))
         if isinstance(real, PrioritizedReplayBuffer) and num_real > 0:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from mbrl_course.buffers import Batch
-from mbrl_course.networks import relu_mlp
+from mbrl_course.networks import relu_mlp, xavier_weights
 
 
 def squash(pre_tanh: Tensor, mean: Tensor, log_std: Tensor) -> tuple[Tensor, Tensor]:
@@ -64,7 +64,16 @@ def critic_target(
 
 
 def critic_loss(q: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Mean squared error of both critics, summed: q [2, B], target [B]; rows may have weights [B]."""
+    """Mean squared error of each critic, summed over the two (Haarnoja et al., 2018, Eq. 7).
+
+    Args:
+        q: both critics' values of the actions in the batch, [2, B].
+        target: the same for both, [B]; it is a constant here.
+        weights: of the rows, [B] (prioritized replay); all 1 by default.
+
+    Returns:
+        A scalar.
+    """
     squared_error = (q - target).square()  # [2, B]
     if weights is not None:
         squared_error = squared_error * weights
@@ -72,7 +81,16 @@ def critic_loss(q: Tensor, target: Tensor, weights: Tensor | None = None) -> Ten
 
 
 def actor_loss(q: Tensor, log_prob: Tensor, temperature: Tensor | float) -> Tensor:
-    """E[alpha log pi(a | s) - min_i Q_i(s, a)] for fresh actions: q [2, B], log_prob [B]."""
+    """The mean of alpha log pi(a | s) - min_i Q_i(s, a) (Haarnoja et al., 2018, Eq. 12).
+
+    Args:
+        q: both critics' values of the policy's own, fresh actions, [2, B].
+        log_prob: of these actions, [B].
+        temperature: alpha.
+
+    Returns:
+        A scalar.
+    """
     return (temperature * log_prob - q.amin(dim=0)).mean()
 
 
@@ -83,6 +101,9 @@ def temperature_loss(log_temperature: Tensor, log_prob: Tensor, target_entropy: 
         log_temperature: log alpha, a scalar.
         log_prob: of fresh actions, [B]; no gradient flows into it.
         target_entropy: of the policy, in nats; -A as a rule.
+
+    Returns:
+        A scalar.
     """
     return -(log_temperature * (log_prob.detach() + target_entropy)).mean()
 
@@ -99,6 +120,8 @@ class SACConfig:
         tau: share of the critics that goes into their targets with each update.
         initial_temperature: alpha at the start.
         target_entropy: of the policy, in nats per action dimension.
+        init_gain: draws the first weights with `networks.xavier_weights` and this gain; None leaves them.
+        exploration_noise: c, see `SAC.explore`; 0 adds nothing.
     """
 
     hidden_sizes: tuple[int, ...] = (256, 256)
@@ -108,6 +131,8 @@ class SACConfig:
     tau: float = 0.005
     initial_temperature: float = 1.0
     target_entropy: float = -1.0
+    init_gain: float | None = None
+    exploration_noise: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuses values that make no sense, with the field's name."""
@@ -119,6 +144,10 @@ class SACConfig:
         for name in ("learning_rate", "initial_temperature"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected more than 0")
+        if self.init_gain is not None and not self.init_gain > 0:
+            raise ValueError(f"init_gain is {self.init_gain}, expected more than 0, or None")
+        if not self.exploration_noise >= 0:
+            raise ValueError(f"exploration_noise is {self.exploration_noise}, expected 0 or more")
 
 
 class Actor(nn.Module):
@@ -188,6 +217,9 @@ class SAC:
         action_dim = len(low)
         self.actor = Actor(obs_dim, action_dim, config.hidden_sizes, generator)
         self.critics = Critics(obs_dim, action_dim, config.hidden_sizes, generator)
+        if config.init_gain is not None:
+            for networks in (self.actor, self.critics):
+                xavier_weights(networks, config.init_gain, generator)
         self.targets = Critics(obs_dim, action_dim, config.hidden_sizes)
         self.targets.load_state_dict(self.critics.state_dict())
         self.targets.requires_grad_(False)
@@ -220,6 +252,33 @@ class SAC:
         if explore:
             return self.to_task(self.actor.sample(obs, self.generator)[0])
         return self.to_task(torch.tanh(self.actor(obs)[0]))
+
+    @torch.no_grad()
+    def explore(self, obs: Tensor) -> Tensor:
+        """Actions to collect data with: those of `act`, with noise where the critics disagree about them.
+
+        The noise is Gaussian with a standard deviation of c |Q_1 - Q_2| / (|Q_1| + |Q_2|), at most c, in halves
+        of the actions' range, and the sum is clipped: where the values are doubtful, more is tried.
+
+        Args:
+            obs: [..., D].
+
+        Returns:
+            Actions [..., A] in the task's units; exactly those of `act` where c, the `exploration_noise`, is 0.
+        """
+        action = self.act(obs)
+        if self.config.exploration_noise == 0:
+            return action
+        q = self.critics(obs, self.from_task(action))  # [2, ...]
+        doubt = (q[0] - q[1]).abs() / q.abs().sum(dim=0).clamp(min=1e-6)  # [...]
+        noise = torch.randn(action.shape, generator=self.generator)
+        std = self.config.exploration_noise * doubt.unsqueeze(-1)  # [..., 1]
+        return self.to_task((self.from_task(action) + std * noise).clamp(-1, 1))
+
+    def set_learning_rate(self, learning_rate: float) -> None:
+        """From now on all three Adams use this learning rate."""
+        for optimizer in (self.actor_optimizer, self.critic_optimizer, self.temperature_optimizer):
+            optimizer.param_groups[0]["lr"] = learning_rate
 
     def update(self, batch: Batch, weights: Tensor | None = None) -> dict[str, float]:
         """One update of critics, actor, temperature and target critics.
