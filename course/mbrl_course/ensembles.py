@@ -25,7 +25,7 @@ from mbrl_course.buffers import Batch
 from mbrl_course.dynamics import Normalizer
 from mbrl_course.envs.task import RewardFunction, TerminationFunction, never_terminates
 from mbrl_course.fitting import split_holdout
-from mbrl_course.networks import ACTIVATIONS, PRECISIONS, EnsembleMLP
+from mbrl_course.networks import ACTIVATIONS, PRECISIONS, EnsembleMLP, xavier_weights
 
 
 def gaussian_nll(mean: Tensor, log_var: Tensor, target: Tensor) -> Tensor:
@@ -153,6 +153,7 @@ class EnsembleConfig:
         learn_reward: predict the reward too, as one more output.
         bound_penalty: weight of the regulariser that pulls the learned bounds together.
         precision: of predictions, as in `mbrl_course.dynamics.DynamicsConfig`.
+        init_gain: draws the first weights with `networks.xavier_weights` and this gain; None leaves them.
     """
 
     ensemble_size: int = 5
@@ -168,6 +169,7 @@ class EnsembleConfig:
     learn_reward: bool = False
     bound_penalty: float = 0.01
     precision: str = "float32"
+    init_gain: float | None = None
 
     def __post_init__(self) -> None:
         """Refuses values that make no sense, with the field's name."""
@@ -186,6 +188,8 @@ class EnsembleConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 0 or more")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate is {self.learning_rate}, expected more than 0")
+        if self.init_gain is not None and not self.init_gain > 0:
+            raise ValueError(f"init_gain is {self.init_gain}, expected more than 0, or None")
         if not 0 <= self.holdout_fraction < 1:
             raise ValueError(f"holdout_fraction is {self.holdout_fraction}, expected in [0, 1)")
 
@@ -251,6 +255,8 @@ class GaussianEnsemble(nn.Module):
             generator,
             ensemble_layer,
         )
+        if config.init_gain is not None:
+            xavier_weights(self.network, config.init_gain, generator)
         self.min_log_var = nn.Parameter(torch.full((target_dim,), -10.0))
         self.max_log_var = nn.Parameter(torch.full((target_dim,), 0.5))
         self.input_normalizer = Normalizer(obs_dim + action_dim)

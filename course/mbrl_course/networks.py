@@ -149,3 +149,36 @@ def relu_mlp(sizes: tuple[int, ...], generator: torch.Generator | None = None) -
             nn.init.uniform_(parameter, -(fan_in**-0.5), fan_in**-0.5, generator=generator)
         layers += [layer, nn.ReLU()]
     return nn.Sequential(*layers[:-1])
+
+
+def xavier_weights(network: nn.Module, gain: float, generator: torch.Generator | None = None) -> None:
+    """Draws a network's weights anew, uniform within gain sqrt(6 / (fan-in + fan-out)), and zeroes its biases.
+
+    Glorot and Bengio, 2010, "Understanding the difficulty of training deep feedforward neural networks",
+    Eq. 16, times a gain. Between layers of the same width the usual weights here have a gain of 0.58.
+
+    Args:
+        network: an `EnsembleMLP`, or modules made of `torch.nn.Linear`; changed in place.
+        gain: above 0.
+        generator: source of the random weights.
+
+    Raises:
+        ValueError: the gain is not above 0.
+    """
+    if not gain > 0:
+        raise ValueError(f"gain is {gain}, expected more than 0")
+    for name, parameter in network.named_parameters():
+        if "bias" in name:  # of the ensemble [E, 1, out], of a single layer [out]
+            nn.init.zeros_(parameter)
+        else:  # [E, in, out], or [out, in]
+            bound = gain * math.sqrt(6 / (parameter.shape[-1] + parameter.shape[-2]))
+            nn.init.uniform_(parameter, -bound, bound, generator=generator)
+
+
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "constant": lambda progress: 1.0,
+    "linear": lambda progress: 1 - progress,
+    "cosine": lambda progress: (1 + math.cos(math.pi * progress)) / 2,
+}
+"""What share of the learning rate is used after a share `progress` in [0, 1] of the training (cosine: Loshchilov
+and Hutter, 2017, "SGDR: stochastic gradient descent with warm restarts", Eq. 5, without the restarts)."""
