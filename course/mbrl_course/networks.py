@@ -152,7 +152,7 @@ def relu_mlp(sizes: tuple[int, ...], generator: torch.Generator | None = None) -
 
 
 def xavier_weights(network: nn.Module, gain: float, generator: torch.Generator | None = None) -> None:
-    """Draws a network's weights anew, uniform within gain sqrt(6 / (fan-in + fan-out)), and zeroes its biases.
+    """Draws weights anew, uniform within gain sqrt(6 / (fan-in + fan-out)), and sets the biases to zero.
 
     Glorot and Bengio, 2010, "Understanding the difficulty of training deep feedforward neural networks",
     Eq. 16, times a gain. Between layers of the same width the usual weights here have a gain of 0.58.
@@ -180,5 +180,5 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "linear": lambda progress: 1 - progress,
     "cosine": lambda progress: (1 + math.cos(math.pi * progress)) / 2,
 }
-"""What share of the learning rate is used after a share `progress` in [0, 1] of the training (cosine: Loshchilov
-and Hutter, 2017, "SGDR: stochastic gradient descent with warm restarts", Eq. 5, without the restarts)."""
+"""What share of the learning rate is used after a share `progress` in [0, 1] of the training. "cosine":
+Loshchilov and Hutter, 2017, "SGDR: stochastic gradient descent with warm restarts", Eq. 5, not restarted."""

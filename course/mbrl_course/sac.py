@@ -257,14 +257,14 @@ class SAC:
     def explore(self, obs: Tensor) -> Tensor:
         """Actions to collect data with: those of `act`, with noise where the critics disagree about them.
 
-        The noise is Gaussian with a standard deviation of c |Q_1 - Q_2| / (|Q_1| + |Q_2|), at most c, in halves
-        of the actions' range, and the sum is clipped: where the values are doubtful, more is tried.
+        The noise is Gaussian with a standard deviation of c |Q_1 - Q_2| / (|Q_1| + |Q_2|), at most c, in
+        halves of the actions' range, and the sum is clipped: where the values are doubtful, more is tried.
 
         Args:
             obs: [..., D].
 
         Returns:
-            Actions [..., A] in the task's units; exactly those of `act` where c, the `exploration_noise`, is 0.
+            Actions [..., A] in the task's units; those of `act` where c, the `exploration_noise`, is 0.
         """
         action = self.act(obs)
         if self.config.exploration_noise == 0:
