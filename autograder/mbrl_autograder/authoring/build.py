@@ -29,6 +29,7 @@ from mbrl_autograder.authoring.notebook import (
 )
 from mbrl_autograder.authoring.settings import generate_assignment
 from mbrl_autograder.authoring.source import Source
+from mbrl_autograder.authoring.syllabus import check_syllabus, write_syllabus
 from mbrl_course.weeks import WEEKS, Week
 
 Weeks = Iterable[str | int] | str | int | None
@@ -97,6 +98,7 @@ def build(
                 report.append(_write(course, week, sheet, force, execute, progress))
             except ExecutionError as error:
                 failed.append(_at_cell(sheet, error))
+    write_syllabus(course)
     if failed:
         raise AuthoringError(failed)
     return report
@@ -138,7 +140,7 @@ def check(weeks: Weeks = None, *, course: Course | None = None) -> list[Problem]
             for path in sorted(folder.glob("*.ipynb")):
                 if path not in expected:
                     problems.append(Problem(course.show(path), 0, "no source gives this notebook: delete it"))
-    return problems
+    return problems + check_syllabus(course)
 
 
 def student_notebooks(week_name: str | int, course: Course | None = None) -> dict[str, str]:

@@ -20,6 +20,7 @@
 # %% kind="parameters"
 SCALE = "laptop"  # "smoke": seconds, to see that all runs; "laptop": minutes; "full": the published setting
 USE_REFERENCE = False  # True takes the course's own solutions, where they are installed
+USE_MINE = False  # True takes the earlier weeks from your own notebooks, too, where they pass their checks
 NUM_SEEDS = 10  # of the experiments on true dynamics
 NUM_CHEETAH_SEEDS = 1
 RESUME = False  # True keeps the finished part of an interrupted run; not after a change of your code
@@ -27,7 +28,7 @@ RESUME = False  # True keeps the finished part of an interrupted run; not after 
 # %% kind="setup"
 from mbrl_course.student import use_notebook
 
-use_notebook("week03", "build.ipynb", reference=USE_REFERENCE)
+use_notebook("week03", "build.ipynb", reference=USE_REFERENCE, use_mine=USE_MINE)
 
 # %% [markdown]
 # The imports come after that, so that they find your functions. iCEM needs the bonus exercise; without it,
