@@ -98,7 +98,8 @@ def plot_learning_curves(
             one or two seeds, where an interval means nothing, the seeds are drawn instead.
         x: column of the horizontal axis.
         y: column of the score.
-        reference: tables of shipped results, drawn in grey behind the lines.
+        reference: tables of shipped results, drawn dashed behind the lines: in the colour of the line of the
+            same name, or in grey.
         published: lowest and highest published final return, drawn as a band at the right.
         random_return: return of the random policy, drawn as a dotted line.
         xlabel: label of the horizontal axis.
@@ -110,12 +111,15 @@ def plot_learning_curves(
         ValueError: a table lacks one of the columns.
     """
     ax = ax or new_axes()[0]
-    for (name, frame), dashes in zip((reference or {}).items(), _DASHES, strict=False):
+    colors = dict(zip(results, _cycle(), strict=False))
+    for (name, frame), dashes in zip((reference or {}).items(), _DASHES * 4, strict=False):
         curve = learning_curve(frame, x, y)
-        seeds = int(curve["seeds"].iloc[0])
-        ax.fill_between(curve[x], curve["low"], curve["high"], color=GREY, alpha=0.15, linewidth=0, zorder=1)
-        label = f"{name} (reference, {_seeds(seeds)})"
-        ax.plot(curve[x], curve["iqm"], color=GREY, linestyle=dashes, linewidth=1.5, label=label, zorder=2)
+        color, style = (colors[name], _DASHES[0]) if name in colors else (GREY, dashes)
+        ax.fill_between(curve[x], curve["low"], curve["high"], color=color, alpha=0.15, linewidth=0, zorder=1)
+        label = f"{name} (reference, {_seeds(int(curve['seeds'].iloc[0]))})"
+        if name in colors:
+            label = "_" + label  # one entry for all of them says what dashes mean
+        ax.plot(curve[x], curve["iqm"], color=color, linestyle=style, linewidth=1.5, label=label, zorder=2)
     for (name, frame), color in zip(results.items(), _cycle(), strict=False):
         curve = learning_curve(frame, x, y)
         seeds = int(curve["seeds"].iloc[0])
@@ -129,6 +133,10 @@ def plot_learning_curves(
                 ax.plot(one[x], one[y], color=color, alpha=0.4, linewidth=1, zorder=3)
         label = f"{name} ({_seeds(seeds)})"
         ax.plot(curve[x], curve["iqm"], color=color, marker=marker, markersize=4, label=label, zorder=4)
+    if shared := set(colors) & set(reference or {}):
+        seeds = max((reference or {})[name]["seed"].nunique() for name in shared)
+        label = f"reference ({_seeds(seeds)})"
+        ax.plot([], [], color=GREY, linestyle=_DASHES[0], linewidth=1.5, label=label)
     if published is not None:
         ax.axhspan(
             *published, color=COLORS[2], alpha=0.12, linewidth=0, zorder=0, label="published, at the end"

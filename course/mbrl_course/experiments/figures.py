@@ -1,0 +1,177 @@
+"""What stands under each experiment in a notebook: its learning curves, and the ledger of what they cost.
+
+    plot_results("pets-cartpole", rows, SCALE, title="Cart-pole swing-up")
+    plt.show()
+    ledger_table("pets-cartpole", rows, SCALE)
+
+`rows` are those of runs on this machine; behind them the curves draw the results that ship with the course.
+Without rows the shipped results are drawn themselves. How they are told apart is said in `tables`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from mbrl_course.evaluation import iqm_interval
+from mbrl_course.experiments import load_header, load_results
+from mbrl_course.experiments.tables import COSTS, Layout, final_rows, labelled_groups, layout_of
+from mbrl_course.plotting import plot_learning_curves
+
+AXIS_LABELS = {
+    "env_steps": "environment steps",
+    "model_calls": "model calls, imagined steps",
+    "minutes": "minutes on one core",
+    "trial": "trial, 0 is random",
+}
+LEDGER = {
+    "env_steps": "env steps",
+    "model_calls": "model calls",
+    "agent_updates": "agent gradient steps",
+    "model_updates": "model gradient steps",
+    "seconds": "seconds",
+    "cpu_seconds": "CPU seconds",
+}
+"""What the columns of costs are called in a ledger."""
+
+
+def shipped(name: str, scale: str = "laptop") -> pd.DataFrame | None:
+    """The results that a run at `scale` is compared with: those of that scale, else of the full one.
+
+    None where none ship, and for "smoke", which shows no more than that the code runs.
+    """
+    for candidate in () if scale == "smoke" else (scale, "full"):
+        if (table := load_results(name, candidate)) is not None:
+            return table
+    return None
+
+
+def shipped_note(name: str, scale: str = "laptop") -> str:
+    """How the shipped results of an experiment were made, in a line; what makes them, where none ship."""
+    for candidate in (scale, "full"):
+        if header := load_header(name, candidate):
+            made = f"{header['minutes'].split(' in all')[0]} minutes in all on {header['machine']}"
+            return f"Shipped with the course: {name}, {candidate}, seeds {header['seeds']}, {made}"
+    return f"No results of {name} ship yet; to make them: mbrl-course run {name} --scale {scale} --seeds 0..4"
+
+
+def plot_results(
+    name: str,
+    rows: pd.DataFrame | None = None,
+    scale: str = "laptop",
+    *,
+    x: str = "env_steps",
+    y: str | None = None,
+    ylabel: str | None = None,
+    title: str = "",
+    where: str = "",
+    published: tuple[float, float] | None = None,
+    random_return: float | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Learning curves of all variants: IQM and interval over seeds, with the shipped ones dashed behind them.
+
+    Args:
+        name: of the experiment.
+        rows: what was measured here; the shipped results by default.
+        scale: at which it was measured, "smoke", "laptop" or "full".
+        x: horizontal axis, "env_steps", another column of costs, or "minutes" of the processor. Where the
+            seeds do not share its values, the curve goes through the median over seeds.
+        y: column of the score; the experiment's own by default.
+        ylabel: label of the vertical axis; "return" for one that is.
+        title: title.
+        where: draws only the rows of which this is true, such as "trial > 0" (see `pandas.DataFrame.query`).
+        published: lowest and highest published final return.
+        random_return: return of the random policy.
+        ax: where to draw; a new figure by default.
+
+    Raises:
+        ValueError: a column is missing, or there are neither rows nor shipped results.
+    """
+    reference = shipped(name, scale)
+    if rows is None:
+        rows, reference = reference, None
+        if rows is None:
+            raise ValueError(f"rows is None and no results of {name!r} ship at {scale!r}: expected either")
+    if where:
+        rows, reference = rows.query(where), None if reference is None else reference.query(where)
+    layout = layout_of(rows)
+    score = y or layout.y
+    return plot_learning_curves(
+        _curves(rows, layout, x, "measured here"),
+        reference=None if reference is None else _curves(reference, layout_of(reference), x, "shipped"),
+        x=x,
+        y=score,
+        published=published,
+        random_return=random_return,
+        xlabel=AXIS_LABELS.get(x, x.replace("_", " ")),
+        ylabel=ylabel or ("return" if score.endswith("return") else score.replace("_", " ")),
+        title=title,
+        ax=ax,
+    )
+
+
+def ledger_table(name: str, rows: pd.DataFrame | None = None, scale: str = "laptop") -> pd.DataFrame:
+    """What each variant earned in the end, and what it spent until then.
+
+    Args:
+        name: of the experiment.
+        rows: what was measured here; None for the shipped results alone.
+        scale: at which it was measured.
+
+    Returns:
+        A row for each variant measured here, then for each that ships, as texts to be shown: seeds, score
+        (IQM and its 95 % interval, from three seeds on), and the costs as medians over seeds; model calls are
+        imagined steps, seconds leave evaluation out. Costs that the experiment does not count are left out.
+
+    Raises:
+        ValueError: there are neither rows nor shipped results.
+    """
+    sources = {"here": rows, "shipped": shipped(name, scale)}
+    found = []
+    for source, table in sources.items():
+        if table is not None:
+            layout = layout_of(table)
+            groups = labelled_groups(table, layout.by)
+            found += [_ledger_row(label, source, group, layout) for label, group in groups.items()]
+    if not found:
+        raise ValueError(f"rows is None and no results of {name!r} ship at {scale!r}: expected either")
+    return pd.DataFrame(found).fillna("").set_index(["variant", "measured"])
+
+
+def _ledger_row(label: str, source: str, group: pd.DataFrame, layout: Layout) -> dict[str, str]:
+    final = final_rows(group, layout.x)
+    scores = final[layout.y].to_numpy(dtype=np.float64)
+    point, low, high = iqm_interval(scores)
+    interval = f" [{_score(low)}, {_score(high)}]" if len(scores) >= 3 else ""
+    score = "return" if layout.y.endswith("return") else layout.y
+    row = {"variant": label or "-", "measured": source, "seeds": str(len(scores))}
+    row[score] = f"{_score(point)}{interval}"
+    return row | {LEDGER[cost]: _amount(final[cost].median()) for cost in COSTS if cost in final.columns}
+
+
+def _score(value: float) -> str:
+    return f"{value:.3g}" if abs(value) < 100 else f"{value:,.0f}"
+
+
+def _amount(value: float) -> str:
+    """A number in a few digits, such as "1,800" or "37.5 M"."""
+    for size, unit in ((1e9, "G"), (1e6, "M")):
+        if value >= size:
+            return f"{value / size:.1f} {unit}"
+    return f"{value:,.0f}"
+
+
+def _curves(rows: pd.DataFrame, layout: Layout, x: str, name: str) -> dict[str, pd.DataFrame]:
+    """The rows of each variant, ready to be drawn over `x`; `name` where there is nothing to compare."""
+    if x == "minutes":
+        rows = rows.assign(minutes=rows["cpu_seconds" if "cpu_seconds" in rows else "seconds"] / 60)
+    if x not in rows.columns:
+        raise ValueError(f"x is {x!r}, expected 'minutes' or a column: {', '.join(rows.columns)}")
+    curves = {}
+    for label, group in labelled_groups(rows, layout.by).items():
+        if layout.x not in (None, x):  # at each trial, say, all seeds stand at their median
+            group = group.assign(**{x: group.groupby(layout.x)[x].transform("median")})
+        curves[label or name] = group
+    return curves

@@ -1,0 +1,108 @@
+"""Learning curves and ledgers of the notebooks: what was measured here, over what ships."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+
+from mbrl_course.experiments import shipping
+from mbrl_course.experiments.figures import ledger_table, plot_results, shipped, shipped_note
+from mbrl_course.experiments.files import write_csv
+
+NAME = "pets-cartpole"
+
+
+def trials(seeds: int, steps: int, gain: float) -> pd.DataFrame:
+    """Two variants of two trials each; a seed's trials are `steps` + seed long, and B earns twice as much."""
+    rows = []
+    for seed in range(seeds):
+        for factor, variant in ((1, "A"), (2, "B")):
+            for trial in (0, 1):
+                done = (trial + 1) * (steps + seed)
+                row: dict[str, Any] = {"seed": seed, "variant": variant, "trial": trial}
+                row |= {"eval_return": factor * gain * trial, "env_steps": done, "model_calls": 1e6 * done}
+                row |= {"agent_updates": 0, "model_updates": 10 * trial, "seconds": 99 * trial}
+                rows.append(row | {"cpu_seconds": 60 * factor * trial})
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture(autouse=True)
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Five seeds of both variants ship, at laptop scale."""
+    header = {"seeds": "0..4", "minutes": "9.5 in all, 1.9 for a seed (median)", "machine": "a laptop"}
+    write_csv(tmp_path / f"{NAME}-laptop.csv", trials(5, 100, 50.0), header)
+    monkeypatch.setattr(shipping, "RESULTS", tmp_path)
+    yield
+    plt.close("all")
+
+
+def lines(ax: Any) -> dict[str, Any]:
+    return {line.get_label(): line for line in ax.lines}
+
+
+def test_curves_stand_over_the_shipped_ones_in_the_same_colour() -> None:
+    found = lines(plot_results(NAME, trials(3, 200, 40.0), title="swing-up"))
+    assert set(found) == {
+        "A (3 seeds)",
+        "B (3 seeds)",
+        "_A (reference, 5 seeds)",
+        "_B (reference, 5 seeds)",
+        "reference (5 seeds)",
+    }
+    here, there = found["B (3 seeds)"], found["_B (reference, 5 seeds)"]
+    assert here.get_color() == there.get_color() != found["A (3 seeds)"].get_color()
+    assert here.get_linestyle() == "-" and there.get_linestyle() == "--"
+    assert list(here.get_xdata()) == [201, 402]  # the median of trials of 200, 201 and 202 steps
+    assert list(here.get_ydata()) == [0, 80] and list(there.get_ydata()) == [0, 100]
+
+
+def test_without_rows_the_shipped_results_are_the_curves() -> None:
+    ax: Any = plot_results(NAME, x="minutes")
+    found = lines(ax)
+    assert set(found) == {"A (5 seeds)", "B (5 seeds)"}
+    assert list(found["B (5 seeds)"].get_xdata()) == [0, 2]
+    assert ax.get_xlabel() == "minutes on one core"
+
+
+def test_a_part_of_the_rows_is_drawn() -> None:
+    found = lines(plot_results(NAME, trials(3, 200, 40.0), where="variant == 'B' and trial > 0"))
+    assert list(found["B (3 seeds)"].get_ydata()) == [80]
+    assert list(found["_B (reference, 5 seeds)"].get_ydata()) == [100]
+    assert "A (3 seeds)" not in found
+
+
+def test_a_smoke_run_is_compared_with_nothing() -> None:
+    assert shipped(NAME, "smoke") is None
+    assert set(lines(plot_results(NAME, trials(1, 5, 1.0), "smoke"))) == {"A (1 seed)", "B (1 seed)"}
+    assert list(ledger_table(NAME, trials(1, 5, 1.0), "smoke").index) == [("A", "here"), ("B", "here")]
+
+
+def test_the_ledger_counts_what_each_variant_cost() -> None:
+    table = ledger_table(NAME, trials(1, 300, 40.0))
+    assert list(table.index) == [("A", "here"), ("B", "here"), ("A", "shipped"), ("B", "shipped")]
+    expected = {"seeds": "1", "return": "80", "env steps": "600", "model calls": "600.0 M"}
+    expected |= {"agent gradient steps": "0", "model gradient steps": "10", "seconds": "99"}
+    assert table.loc["B", "here"].to_dict() == {**expected, "CPU seconds": "120"}
+    assert table.loc["B", "shipped"]["return"] == "100 [100, 100]"
+    assert table.loc["B", "shipped"]["env steps"] == "204"
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    assert shipped_note(NAME) == (
+        "Shipped with the course: pets-cartpole, laptop, seeds 0..4, 9.5 minutes in all on a laptop"
+    )
+    (tmp_path / f"{NAME}-laptop.csv").unlink()
+    assert "mbrl-course run pets-cartpole --scale laptop" in shipped_note(NAME)
+    with pytest.raises(ValueError, match="rows is None and no results of 'pets-cartpole' ship"):
+        plot_results(NAME)
+    with pytest.raises(ValueError, match="rows is None and no results of 'pets-cartpole' ship"):
+        ledger_table(NAME)
+    with pytest.raises(ValueError, match="x is 'age', expected 'minutes' or a column: seed, variant"):
+        plot_results(NAME, trials(1, 5, 1.0), x="age")
