@@ -18,9 +18,11 @@ from mbrl_course.imagination import (
     epistemic_variance,
     errors_by_age,
     imagined_rollouts,
+    model_loss,
     planned_actions,
     uncertainty_gate,
     visit_counts,
+    worst_case_scores,
 )
 from mbrl_course.learned_termination import LearnedTermination
 from mbrl_course.ppo import PPO, generalized_advantages
@@ -158,6 +160,47 @@ def test_errors_by_age_tell_old_from_new():
     next_obs = torch.tensor([0.0, 0.0, 0.0, 2.0, 2.0, 2.0]).unsqueeze(1)
     data = Batch(obs, torch.zeros(6, 1), torch.zeros(6), next_obs, ends, ends)
     torch.testing.assert_close(errors_by_age(model, data, 2), torch.tensor([0.0, 1.0]))
+
+
+def test_a_members_error_is_the_means_error_and_the_disagreement():
+    """Krogh and Vedelsby, 1995, Eq. 5-6: the members' average loss is the mean's loss plus their variance."""
+    means, next_obs = torch.randn(5, 40, 3, generator=generator()), torch.randn(40, 3, generator=generator(1))
+    scale = torch.tensor([0.1, 1.0, 20.0])
+    average = torch.stack([model_loss(mean[None], next_obs, scale) for mean in means]).mean(dim=0)
+    torch.testing.assert_close(average, model_loss(means, next_obs, scale) + epistemic_variance(means, scale))
+    torch.testing.assert_close(model_loss(next_obs[None] + scale, next_obs, scale), torch.ones(40))
+
+
+def test_worst_case_scores_are_the_smallest_of_the_members_own_returns():
+    gains, limit = torch.tensor([1.0, -1.0, 0.5]), 3.0
+
+    def step(obs, action):  # each member has a gain of its own; beyond the limit the episode ends
+        next_obs = obs + gains[: len(obs), None, None] * action
+        return next_obs, next_obs[..., 0], next_obs[..., 0].abs() > limit
+
+    plans = torch.randn(50, 6, 1, generator=generator()) * 2
+    scores = worst_case_scores(step, 3, torch.tensor([0.5]), plans)
+    for plan, score in zip(plans, scores, strict=True):
+        returns = []
+        for gain in gains:
+            x, total = 0.5, 0.0
+            for action in plan[:, 0]:
+                x += float(gain * action)
+                total += x
+                if abs(x) > limit:
+                    break
+            returns.append(total)
+        assert score.item() == pytest.approx(min(returns), abs=1e-4)
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])
+def test_a_plan_that_breaks_a_member_ranks_last(broken):
+    def step(obs, action):
+        reward = torch.tensor([[1.0, 1.0], [1.0, broken]])  # member 1 breaks down with plan 1
+        return obs, reward, torch.zeros(2, 2, dtype=torch.bool)
+
+    scores = worst_case_scores(step, 2, torch.zeros(1), torch.zeros(2, 3, 1))
+    assert scores.tolist() == [3.0, -math.inf]
 
 
 def test_without_a_model_it_is_ppo_step_by_step():

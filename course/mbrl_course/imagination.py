@@ -2,7 +2,7 @@
 
 The pieces that Dyna-PPO is made of: rollouts of a policy inside a learned model, a gate that stops a rollout
 where the members of an ensemble disagree, a way to corrupt a good model on purpose, and two looks back at
-where the agent has been.
+where the agent has been. And the other way to use the same model: planning for its worst member.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from torch import Tensor
 from mbrl_course.buffers import Batch
 from mbrl_course.ensembles import GaussianEnsemble, split_variance
 from mbrl_course.envs.task import Task
+from mbrl_course.mpc import StepFunction, rank_invalid_last, rollout, sequence_returns
+from mbrl_course.pets import worst_case
 
 
 def planned_actions(task: Task, num_choices: int) -> Tensor:
@@ -171,6 +173,21 @@ def visit_counts(points: Tensor, low: Tensor, high: Tensor, num_bins: int) -> Te
     return torch.bincount(cells[:, 0] * num_bins + cells[:, 1], minlength=num_bins**2).view(num_bins, -1)
 
 
+def model_loss(means: Tensor, next_obs: Tensor, scale: Tensor) -> Tensor:
+    """How wrong an ensemble is about each transition: the squared error of its members' mean.
+
+    Args:
+        means: next states that E members predict, [E, N, D].
+        next_obs: those that came, [N, D].
+        scale: standard deviation of the data's changes of state, [D]; makes dimensions comparable, so that 1
+            is as bad as predicting the mean change each time.
+
+    Returns:
+        Mean over the dimensions, [N].
+    """
+    return ((means.mean(dim=0) - next_obs) / scale).square().mean(dim=-1)
+
+
 def errors_by_age(model: GaussianEnsemble, data: Batch, num_groups: int) -> Tensor:
     """The model's one-step error on old and on new transitions.
 
@@ -183,10 +200,29 @@ def errors_by_age(model: GaussianEnsemble, data: Batch, num_groups: int) -> Tens
         num_groups: G; the transitions are split into as many groups of (nearly) equal size.
 
     Returns:
-        Mean squared error of the ensemble's mean in each group, the oldest first, [G]; changes of the state
-        are measured in standard deviations of those that the model was fitted to.
+        Mean of `model_loss` in each group, the oldest first, [G]; asked are the elites, and changes of the
+        state are measured in standard deviations of those that the model was fitted to.
     """
-    mean = model.predict(data.obs, data.action, model.elites).obs.mean(dim=0)  # [N, D]
-    scale = model.target_normalizer.std[: model.obs_dim]  # [D]
-    error = ((mean - data.next_obs) / scale).square().mean(dim=-1)  # [N]
-    return torch.stack([group.mean() for group in error.tensor_split(num_groups)])
+    means = model.predict(data.obs, data.action, model.elites).obs  # [E, N, D]
+    loss = model_loss(means, data.next_obs, model.target_normalizer.std[: model.obs_dim])  # [N]
+    return torch.stack([group.mean() for group in loss.tensor_split(num_groups)])
+
+
+def worst_case_scores(step: StepFunction, num_members: int, obs: Tensor, action_sequences: Tensor) -> Tensor:
+    """What plans are worth in the member in which each of them fares worst: robust planning in an ensemble.
+
+    Each member is a world of its own; a plan has to do well in all of them (as EPOpt asks of policies:
+    Rajeswaran et al., 2017, "EPOpt: learning robust neural network policies using model ensembles").
+
+    Args:
+        step: one step of the E members, each with N rows of its own; they share none of their predictions.
+        num_members: E.
+        obs: the state to plan from, [D].
+        action_sequences: [N, H, A].
+
+    Returns:
+        The smallest of the E returns of each plan, [N]; minus infinity where any of them is not finite.
+    """
+    imagined = rollout(step, obs, action_sequences, num_members)
+    returns = sequence_returns(imagined.rewards, imagined.terminated)  # [E, N]
+    return worst_case(rank_invalid_last(returns), num_members)
