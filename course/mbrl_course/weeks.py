@@ -38,6 +38,7 @@ WEEKS: tuple[Week, ...] = (
         "MBPO",
         ("sac", "branching", "learned_termination", "multistep", "mbpo", "mbpo_theory"),
     ),
+    Week(8, "week08_clinic", "The clinic", ("clinic",)),
 )
 
 
