@@ -349,6 +349,7 @@ def pets_trials(
     generator: torch.Generator,
     on_trial: Callable[[int, Trial], bool | None] | None = None,
     past: Sequence[Trial] = (),
+    planner: PETSPlanner | None = None,
 ) -> list[Trial]:
     """PETS in a task: `trial_loop` with the ensemble, its planner and the environment.
 
@@ -359,12 +360,14 @@ def pets_trials(
         generator: source of all randomness, the seeds of the environment included.
         on_trial: see `trial_loop`.
         past: see `trial_loop`.
+        planner: plans the trials; what `make_planner` makes of `config` by default.
 
     Returns:
         The trials, past ones first, `num_trials + 1` of them unless stopped.
     """
     bounds = (task.action_low, task.action_high)
-    random, pets = RandomPlanner(*bounds, generator), make_planner(ensemble, *bounds, config, generator)
+    random = RandomPlanner(*bounds, generator)
+    pets = planner or make_planner(ensemble, *bounds, config, generator)
 
     def collect(planned: bool) -> tuple[Batch, int]:
         pets.model.calls = 0

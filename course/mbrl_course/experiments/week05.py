@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,6 +14,7 @@ from mbrl_course.experiments.variants import Variants, each_variant, ledger, one
 
 if TYPE_CHECKING:  # in a class these may be the student's own, so they are imported when needed
     from mbrl_course.ensembles import EnsembleConfig
+    from mbrl_course.experiments.promises import PlanRecorder
     from mbrl_course.pets import PETSConfig, Trial
 
 
@@ -23,8 +25,9 @@ class PETSTrialsConfig(Variants):
     Attributes:
         task: the task.
         num_trials: trials with the planner.
-        population_size: action sequences per iteration of CEM.
-        elite_share: elites among them.
+        planner: what searches for the plans; iCEM's population shrinks from iteration to iteration.
+        population_size: action sequences per iteration.
+        elite_share: elites among them, of CEM and iCEM.
         num_iterations: iterations per plan.
         horizon: steps that a plan looks ahead.
         warm_start: how the last plan is filled up to start the next search, see `cem.CEMConfig`.
@@ -42,6 +45,7 @@ class PETSTrialsConfig(Variants):
 
     task: str = "cartpole-balance"
     num_trials: int = 10
+    planner: Literal["CEM", "iCEM", "MPPI"] = "CEM"
     population_size: int = 100
     elite_share: float = 0.1
     num_iterations: int = 3
@@ -62,11 +66,15 @@ class PETSTrialsConfig(Variants):
         """The settings of the ensemble, and those of the planner and the loop."""
         from mbrl_course.cem import CEMConfig
         from mbrl_course.ensembles import EnsembleConfig
+        from mbrl_course.icem import ICEMConfig
+        from mbrl_course.mppi import MPPIConfig
         from mbrl_course.pets import PETSConfig
 
-        elites = max(2, round(self.elite_share * self.population_size))
-        fill = None if self.warm_start == "none" else self.warm_start
-        optimizer = settings_of(CEMConfig, self, num_elites=elites, warm_start=fill)
+        searches: dict[str, Any] = {"CEM": CEMConfig, "iCEM": ICEMConfig, "MPPI": MPPIConfig}
+        changes: dict[str, Any] = {"warm_start": None if self.warm_start == "none" else self.warm_start}
+        if self.planner != "MPPI":
+            changes["num_elites"] = max(2, round(self.elite_share * self.population_size))
+        optimizer = settings_of(searches[self.planner], self, **changes)
         model = settings_of(EnsembleConfig, self, num_elites=self.ensemble_size)
         return model, settings_of(PETSConfig, self, optimizer=optimizer)
 
@@ -75,17 +83,46 @@ def run_pets(config: PETSTrialsConfig, run: Run) -> None:
     """pets-*: the loop of PETS with each variant, from an untrained model.
 
     Rows: variant, trial (0 is the random one), eval_return (of the trial: nothing had been learned from it
-    before), and the ledger. The seconds are those of fitting, planning and acting.
+    before), the ledger, promised and obtained (medians over the trial's plans of the mean reward per step
+    that a plan promises and that it would bring in truth, see `promises`; NaN in the random trial). The
+    seconds are those of fitting, planning and acting.
     """
     for name, variant, (model, pets) in each_variant(config, run, PETSTrialsConfig.settings):
-        run_trials(get_task(variant.task), model, pets, run, variant=name)
+        task = get_task(variant.task)
+
+        def on_trial(
+            number: int, trial: Trial, planner: PlanRecorder, name: str = name, task: Task = task
+        ) -> None:
+            costs = ledger(run, trial.env_steps, trial.model_calls, 0, trial.model_updates)
+            with run.not_counted():
+                particles = torch.Generator().manual_seed(run.seed)
+                promised, obtained = planner.promises(task, particles).medians()
+            gauge = {"promised": promised, "obtained": obtained}
+            run.log(variant=name, trial=number, eval_return=trial.trial_return, **costs, **gauge)
+
+        run_trials(task, model, pets, run, on_trial)
 
 
-def run_trials(task: Task, model: EnsembleConfig, pets: PETSConfig, run: Run, **labels: Any) -> None:
-    """The loop of PETS once, with a checkpoint after every trial; `labels` go into each row."""
+def run_trials(
+    task: Task,
+    model: EnsembleConfig,
+    pets: PETSConfig,
+    run: Run,
+    on_trial: Callable[[int, Trial, PlanRecorder], None],
+) -> None:
+    """The loop of PETS once, with a checkpoint after every trial.
+
+    Args:
+        task: the task.
+        model: settings of the ensemble.
+        pets: settings of the planner and the loop.
+        run: where checkpoints go.
+        on_trial: logs the rows of a trial; is told its number, the trial, and the planner with its plans.
+    """
     from mbrl_course.buffers import Batch
     from mbrl_course.ensembles import GaussianEnsemble
-    from mbrl_course.pets import Trial, pets_trials
+    from mbrl_course.experiments.promises import PlanRecorder
+    from mbrl_course.pets import Trial, make_planner, pets_trials
 
     ensemble = GaussianEnsemble(
         task.obs_dim,
@@ -101,16 +138,18 @@ def run_trials(task: Task, model: EnsembleConfig, pets: PETSConfig, run: Run, **
         ensemble.load_state_dict(state["ensemble"])
         ensemble.optimizer.load_state_dict(state["optimizer"])
 
-    def on_trial(number: int, trial: Trial) -> None:
-        costs = ledger(run, trial.env_steps, trial.model_calls, 0, trial.model_updates)
-        run.log(**labels, trial=number, eval_return=trial.trial_return, **costs)
+    bounds = (task.action_low, task.action_high)
+    planner = PlanRecorder(make_planner(ensemble, *bounds, pets, run.generator))
+
+    def after_trial(number: int, trial: Trial) -> None:
+        on_trial(number, trial, planner)
         if not trials or trials[-1] is not trial:
             trials.append(trial)
         saved = [[trial.transitions._asdict(), *trial[1:]] for trial in trials]
         parts = {"ensemble": ensemble.state_dict(), "optimizer": ensemble.optimizer.state_dict()}
         run.checkpoint({"trials": saved, **parts})
 
-    pets_trials(task, ensemble, pets, run.generator, on_trial, past=tuple(trials))
+    pets_trials(task, ensemble, pets, run.generator, after_trial, tuple(trials), planner)
 
 
 def _budgets(*budgets: tuple[int, int, int]) -> tuple[str, ...]:
