@@ -95,7 +95,8 @@ def plot_results(
         if rows is None:
             raise ValueError(f"rows is None and no results of {name!r} ship at {scale!r}: expected either")
     if where:
-        rows, reference = rows.query(where), None if reference is None else reference.query(where)
+        rows = rows.query(where, engine="python")
+        reference = None if reference is None else reference.query(where, engine="python")
     layout = layout_of(rows)
     score = y or layout.y
     return plot_learning_curves(
