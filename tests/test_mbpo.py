@@ -248,6 +248,52 @@ def test_variants_run_and_stay_finite(kwargs):
         assert priorities.unique().numel() > 10  # they follow the TD errors
 
 
+def test_imagining_with_the_mean_is_imagining_with_the_mean_of_the_elites():
+    agent = small_agent(PENDULUM, rollout_mean=True)
+    agent.train(45)
+    data = agent.real.all()
+    next_obs, reward, _ = agent.imagined_step(data.obs, data.action)
+    expected = agent.model.predict(data.obs, data.action)  # of all three members, of which two are elites
+    torch.testing.assert_close(next_obs, expected.obs[agent.model.elites].mean(dim=0))
+    torch.testing.assert_close(reward, PENDULUM.reward(data.obs, data.action, next_obs))
+    again, _, _ = agent.imagined_step(data.obs, data.action)
+    assert torch.equal(again, next_obs)
+    sampling = small_agent(PENDULUM)
+    sampling.train(45)
+    first, second = (sampling.imagined_step(data.obs, data.action)[0] for _ in range(2))
+    assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "middle", "last"), [("constant", 1, 1), ("linear", 0.5, 0.1), ("cosine", 0.5, 0.0245)]
+)
+def test_the_learning_rate_follows_its_schedule(schedule, middle, last):
+    agent = small_agent(rollout_lengths=(0, 0), lr_schedule=schedule, learning_rate=0.01, start_steps=1)
+    rates = []
+    agent.train(10, lambda agent: rates.append(agent.sac.actor_optimizer.param_groups[0]["lr"]))
+    assert rates[0] == 0.01
+    assert [rates[5], rates[9]] == pytest.approx([0.01 * middle, 0.01 * last], rel=2e-3)
+    for optimizer in (agent.sac.critic_optimizer, agent.sac.temperature_optimizer):
+        assert optimizer.param_groups[0]["lr"] == rates[9]
+
+
+def test_the_gain_is_that_of_all_networks_and_the_noise_is_only_in_the_world():
+    usual, small = small_agent(), small_agent(init_gain=0.05)
+    for part in (small.sac.actor, small.sac.critics, small.model.network):
+        assert weights(part).abs().max() < 0.05 * 6**0.5
+    assert weights(usual.model.network).abs().max() > 0.2
+    noisy = small_agent(exploration_noise=2.0)
+    asked = []
+
+    def explore(obs):
+        asked.append(len(noisy.real))
+        return torch.zeros(1)
+
+    noisy.sac.explore = explore
+    noisy.train(45)
+    assert asked == [40, 41, 42, 43, 44]  # neither random steps nor imagined ones
+
+
 def test_the_same_seed_gives_the_same_agent():
     agents = [small_agent(seed=7) for _ in range(2)]
     for agent in agents:
@@ -256,7 +302,10 @@ def test_the_same_seed_gives_the_same_agent():
     assert torch.equal(*(weights(agent.model) for agent in agents))
 
 
-@pytest.mark.parametrize("kwargs", [{}, {"prioritized": True, "learn_termination": True}])
+@pytest.mark.parametrize(
+    "kwargs",
+    [{}, {"prioritized": True, "learn_termination": True}, {"exploration_noise": 1.0, "rollout_mean": True}],
+)
 def test_a_checkpoint_resumes_to_identical_weights(tmp_path, kwargs):
     kwargs = {"rollout_lengths": (1, 4), "rollout_steps": (40, 130), "real_ratio": 0.3, **kwargs}
     whole, first, second = (small_agent(seed=seed, **kwargs) for seed in (1, 1, 2))
@@ -345,6 +394,8 @@ def test_it_learns_to_balance():
         ("penalty", -1.0),
         ("model_learning_rate", 0.0),
         ("updates_per_step", 0),
+        ("lr_schedule", "sudden"),
+        ("init_gain", -1.0),
         ("tau", 2.0),
     ],
 )

@@ -13,7 +13,7 @@ from mbrl_course.ensembles import EnsembleConfig, GaussianEnsemble
 from mbrl_course.envs import get_task
 from mbrl_course.evaluation import collect_random
 from mbrl_course.mpc import make_score_fn
-from mbrl_course.networks import EnsembleMLP
+from mbrl_course.networks import SCHEDULES, EnsembleMLP, relu_mlp, xavier_weights
 
 
 def make_network() -> tuple[EnsembleMLP, torch.Tensor]:
@@ -99,3 +99,65 @@ def test_a_gaussian_ensemble_predicts_in_its_precision() -> None:
         predictions.append(model.predict(torch.ones(4, 2), torch.ones(4, 1)).obs)
     assert not torch.equal(*predictions)
     torch.testing.assert_close(*predictions, rtol=0.02, atol=0.02)
+
+
+def test_xavier_weights_are_those_of_torch() -> None:
+    network, expected = relu_mlp((3, 50, 2)), relu_mlp((3, 50, 2))
+    xavier_weights(network, 0.3, torch.Generator().manual_seed(1))
+    generator = torch.Generator().manual_seed(1)
+    for layer in expected:
+        if isinstance(layer, torch.nn.Linear):
+            torch.nn.init.xavier_uniform_(layer.weight, 0.3, generator=generator)
+            torch.nn.init.zeros_(layer.bias)
+    for ours, theirs in zip(network.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_xavier_weights_of_an_ensemble_have_the_variance_that_they_should() -> None:
+    network = EnsembleMLP(4, 30, 10, (90,), generator=torch.Generator().manual_seed(0))
+    xavier_weights(network, 0.5, torch.Generator().manual_seed(1))
+    for weight, fans in zip(network.weights, (120, 100), strict=True):
+        variance = 0.5**2 * 2 / fans  # Glorot and Bengio, Eq. 12
+        torch.testing.assert_close(weight.var(dim=(1, 2)), torch.full((4,), variance), rtol=0.1, atol=0)
+        assert weight.abs().max() <= (3 * variance) ** 0.5
+        assert not torch.equal(weight[0], weight[1])
+    assert not any(bias.any() for bias in network.biases)
+
+
+def test_an_ensemble_is_initialised_with_the_gain_of_its_configuration() -> None:
+    def ensemble(gain: float | None) -> GaussianEnsemble:
+        config = EnsembleConfig(hidden_sizes=(64, 64), init_gain=gain)
+        return GaussianEnsemble(2, 1, config, generator=torch.Generator().manual_seed(0))
+
+    plain, small, large = ensemble(None), ensemble(0.1), ensemble(0.2)
+    usual = EnsembleMLP(5, 3, 4, (64, 64), generator=torch.Generator().manual_seed(0))
+    for ours, theirs in zip(plain.network.parameters(), usual.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    for ours, twice in zip(small.network.weights, large.network.weights, strict=True):
+        torch.testing.assert_close(2 * ours, twice)
+    assert not torch.equal(small.network.weights[0], plain.network.weights[0])
+    for gain in (0.0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match=f"init_gain is {gain}"):
+            EnsembleConfig(init_gain=gain)
+        with pytest.raises(ValueError, match=f"gain is {gain}"):
+            xavier_weights(usual, gain)
+
+
+def test_schedules_are_those_of_torch() -> None:
+    def rates(kind: str) -> list[float]:
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+        schedulers = {
+            "constant": lambda: torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0),
+            "linear": lambda: torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=8),
+            "cosine": lambda: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=8),
+        }
+        scheduler = schedulers[kind]()
+        found = []
+        for _ in range(9):
+            found.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            scheduler.step()
+        return found
+
+    for kind, share in SCHEDULES.items():
+        assert [share(step / 8) for step in range(9)] == pytest.approx(rates(kind), abs=1e-12)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mbrl_course.buffers import Batch, ReplayBuffer
+from mbrl_course.networks import relu_mlp
 from mbrl_course.sac import (
     SAC,
     SACConfig,
@@ -162,7 +163,71 @@ def test_it_learns_to_hold_a_point_mass_at_the_origin():
     assert trained > -0.2 > untrained  # the best possible is about -0.11
 
 
-@pytest.mark.parametrize(("field", "value"), [("tau", 2.0), ("batch_size", 0), ("learning_rate", -1.0)])
+def test_initialisation_with_a_gain():
+    usual, small, large = agent(), agent(init_gain=0.1), agent(init_gain=0.3)
+    expected = relu_mlp((3, 32, 32, 4), generator(0))  # the first thing that is drawn
+    for ours, theirs in zip(usual.actor.network.parameters(), expected.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    for part in ("actor", "critics", "targets"):
+        for a, b in zip(getattr(small, part).parameters(), getattr(large, part).parameters(), strict=True):
+            torch.testing.assert_close(3 * a, b)
+    for a, b in zip(small.critics.parameters(), small.targets.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_without_noise_exploring_is_acting():
+    quiet, other = agent(3), agent(3)
+    obs = batch().obs
+    assert torch.equal(quiet.explore(obs), other.act(obs))
+    assert torch.equal(quiet.generator.get_state(), other.generator.get_state())
+
+
+def test_critics_that_agree_add_no_noise():
+    sac, other = agent(3, exploration_noise=5.0), agent(3)
+    sac.critics.second.load_state_dict(sac.critics.first.state_dict())
+    obs = batch().obs
+    torch.testing.assert_close(sac.explore(obs), other.act(obs))
+
+
+def test_exploration_noise_grows_with_the_critics_doubt():
+    """Of values 3 and 1 the doubt is 2 / 4; of 2 and -2 it is 1, the most there is; of 0 and 0 none."""
+    values = torch.tensor([[3.0, 2.0, 0.0], [1.0, -2.0, 0.0]])
+    sac, other = agent(4, exploration_noise=0.1), agent(4)
+    with torch.no_grad():
+        for one in (sac, other):  # a policy that stays in the middle, where nothing is clipped
+            one.actor.network[-1].weight.zero_()
+            one.actor.network[-1].bias.copy_(torch.tensor([0.0, 0.0, -9.0, -9.0]))
+    sac.critics.forward = lambda obs, action: values.expand(len(obs), -1, -1).transpose(0, 1)
+    obs = torch.zeros(20_000, 3, 3)
+    noise = (sac.explore(obs) - other.act(obs)) / 2  # the actions' range is -2 to 2
+    std = noise.std(dim=0)  # [3, 2]
+    torch.testing.assert_close(std[:2], torch.tensor([[0.05, 0.05], [0.1, 0.1]]), rtol=0.03, atol=0)
+    assert noise[:, 2].abs().max() < 1e-6
+    assert noise[:, :2].mean(dim=0).abs().max() < 0.005
+    wild = agent(4, exploration_noise=100.0)
+    assert wild.explore(torch.randn(500, 3, generator=generator(1))).abs().max() == 2  # clipped
+    assert wild.explore(torch.zeros(3)).shape == (2,)
+
+
+def test_a_learning_rate_of_zero_stops_all_learning():
+    sac = agent()
+    sac.set_learning_rate(0.0)
+    before = [p.clone() for p in (*sac.actor.parameters(), *sac.critics.parameters(), sac.log_temperature)]
+    sac.update(batch())
+    after = [*sac.actor.parameters(), *sac.critics.parameters(), sac.log_temperature]
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("tau", 2.0),
+        ("batch_size", 0),
+        ("learning_rate", -1.0),
+        ("init_gain", 0.0),
+        ("exploration_noise", -0.1),
+    ],
+)
 def test_bad_configurations_are_refused_by_name(field, value):
     with pytest.raises(ValueError, match=field):
         SACConfig(**{field: value})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from mbrl_course.envs import get_task
+from mbrl_course.envs import Task, get_task
 from mbrl_course.evaluation import evaluate
 from mbrl_course.experiments.runner import Experiment, Run
 from mbrl_course.experiments.variants import (
@@ -19,7 +19,7 @@ from mbrl_course.experiments.variants import (
 )
 
 if TYPE_CHECKING:  # in a class this may be the student's own, so it is imported when needed
-    from mbrl_course.mbpo import MBPO
+    from mbrl_course.mbpo import MBPO, MBPOConfig
 
 
 @dataclass(frozen=True)
@@ -76,27 +76,48 @@ def run_mbpo(config: MBPORunConfig, run: Run) -> None:
 
     Rows: variant, eval_return (mean over the episodes of an evaluation), and the ledger.
     """
-    from mbrl_course.mbpo import MBPO, MBPOConfig
+    from mbrl_course.mbpo import MBPOConfig
 
-    task = get_task(config.task)
     for name, variant, settings in each_variant(config, run, lambda v: settings_of(MBPOConfig, v)):
-        agent = MBPO(task, settings, run.seed)
-        if (state := run.restore()) is not None:
-            agent.load_state_dict(state)
+        train_mbpo(get_task(variant.task), settings, variant, run, variant=name)
 
-        def after_step(agent: MBPO, name: str = name, variant: MBPORunConfig = variant) -> None:
-            spent = agent.counters
-            if spent.real_steps % variant.eval_every and spent.real_steps < variant.total_steps:
-                return
-            costs = ledger(
-                run, spent.real_steps, spent.imagined_steps, spent.gradient_steps, spent.model_updates
-            )
-            with run.not_counted():
-                returns = evaluate(task, agent.act, variant.num_eval_episodes, run.seed, progress=False)
-                run.log(variant=name, eval_return=returns.mean(), **costs)
-                run.checkpoint(agent.state_dict())
 
-        agent.train(variant.total_steps, after_step, progress=run.progress)
+def train_mbpo(
+    task: Task,
+    settings: MBPOConfig,
+    config: MBPORunConfig,
+    run: Run,
+    *,
+    judge: Task | None = None,
+    **labels: Any,
+) -> None:
+    """MBPO once, with a checkpoint after every evaluation.
+
+    Args:
+        task: what the agent learns.
+        settings: of the agent.
+        config: how long it learns, and how it is evaluated.
+        run: where rows and checkpoints go.
+        judge: what it is evaluated in, where that is another task.
+        labels: further columns of the rows.
+    """
+    from mbrl_course.mbpo import MBPO
+
+    agent = MBPO(task, settings, run.seed)
+    if (state := run.restore()) is not None:
+        agent.load_state_dict(state)
+
+    def after_step(agent: MBPO) -> None:
+        spent = agent.counters
+        if spent.real_steps % config.eval_every and spent.real_steps < config.total_steps:
+            return
+        costs = ledger(run, spent.real_steps, spent.imagined_steps, spent.gradient_steps, spent.model_updates)
+        with run.not_counted():
+            returns = evaluate(judge or task, agent.act, config.num_eval_episodes, run.seed, progress=False)
+            run.log(**labels, eval_return=returns.mean(), **costs)
+            run.checkpoint(agent.state_dict())
+
+    agent.train(config.total_steps, after_step, progress=run.progress)
 
 
 _SAC = ("SAC: rollout_lengths=0/0 updates_per_step=1", "SAC, as many updates: rollout_lengths=0/0")
