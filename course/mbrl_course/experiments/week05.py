@@ -10,6 +10,7 @@ import torch
 
 from mbrl_course.envs import Task, get_task
 from mbrl_course.experiments.runner import Experiment, Run
+from mbrl_course.experiments.solved import SOLVED_AT
 from mbrl_course.experiments.variants import Variants, each_variant, ledger, one_field, scales, settings_of
 
 if TYPE_CHECKING:  # in a class these may be the student's own, so they are imported when needed
@@ -199,9 +200,60 @@ def _comparisons(task: str, title: str, published: str = "") -> list[Experiment[
                 function=run_pets,
                 configs=scales(full, _LAPTOP, {**_LAPTOP, **smoke}),
                 published=published if ending == "" else "",
+                solved_at=SOLVED_AT[task],
             )
         )
     return found
+
+
+_PRICES = {
+    "ensemble mean": "propagation=mean",
+    "3 members": "ensemble_size=3 num_particles=3",
+    "10 particles": "num_particles=10",
+    "cold start": "warm_start=none",
+    "2x128": "hidden_sizes=128/128",
+    "200 epochs": "max_epochs=200 patience=20",
+}
+"""What is changed of the setting of a Pareto experiment, besides the search."""
+
+
+def _searches(horizon: int) -> tuple[str, ...]:
+    """Variants of the search, called "PLANNER K/H/I", for a task that asks for plans of about `horizon`."""
+    searches = [
+        ("CEM", 100, 15, 3),
+        ("CEM", 100, horizon, 3),
+        ("MPPI", 40, horizon, 2),
+        ("iCEM", 20, horizon, 2),
+    ]
+    searches += [("iCEM", 40, h, 2) for h in (horizon - 10, horizon, horizon + 10)]
+    searches += [("iCEM", 40, horizon, 4), ("iCEM", 100, horizon, 2)]
+    return tuple(
+        f"{planner} {k}/{h}/{i}: planner={planner} population_size={k} horizon={h} num_iterations={i}"
+        for planner, k, h, i in searches
+    )
+
+
+def _pareto(task: str, title: str, horizon: int, num_trials: int) -> Experiment[Any]:
+    """What a return costs in a task: cheap and dear settings of PETS, around one of them."""
+    base = PETSTrialsConfig(
+        task=task,
+        planner="iCEM",
+        population_size=40,
+        horizon=horizon,
+        num_iterations=2,
+        elite_share=0.2,
+        variants=(*_searches(horizon), *(f"{name}: {changes}" for name, changes in _PRICES.items())),
+    )
+    smoke = {**_SMOKE, "variants": ("CEM: planner=CEM", "MPPI: planner=MPPI", "iCEM: planner=iCEM")}
+    laptop = {**_LAPTOP, "num_trials": num_trials}
+    return Experiment(
+        name=f"pareto-pets-{task.removesuffix('-swingup')}",
+        week=5,
+        title=f"{title}: what PETS earns for how much computing",
+        function=run_pets,
+        configs=scales(base, laptop, {**laptop, **smoke}),
+        solved_at=SOLVED_AT[task],
+    )
 
 
 EXPERIMENTS: tuple[Experiment[Any], ...] = (
@@ -214,7 +266,7 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
             _BALANCE, {"variants": ("PETS:",), "num_trials": 8}, {"variants": ("PETS:",), **_SMOKE}
         ),
         published="MBRL-Lib's tutorial: 200 in the third trial after the random one, 763 steps, 1052 s",
-        solved_at=200.0,
+        solved_at=SOLVED_AT["cartpole-balance"],
     ),
     *_comparisons(
         "cartpole-swingup",
@@ -222,4 +274,6 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
         "100/15/3 far below 500/30/5: 28 against 100 to 150 in one report, on another cart-pole",
     ),
     *_comparisons("pendulum", "Pendulum"),
+    _pareto("cartpole-swingup", "Cart-pole swing-up", horizon=25, num_trials=7),
+    _pareto("pendulum", "Pendulum", horizon=20, num_trials=5),
 )
