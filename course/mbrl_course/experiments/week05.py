@@ -219,14 +219,9 @@ _PRICES = {
 
 def _searches(horizon: int) -> tuple[str, ...]:
     """Variants of the search, called "PLANNER K/H/I", for a task that asks for plans of about `horizon`."""
-    searches = [
-        ("CEM", 100, 15, 3),
-        ("CEM", 100, horizon, 3),
-        ("MPPI", 40, horizon, 2),
-        ("iCEM", 20, horizon, 2),
-    ]
-    searches += [("iCEM", 40, h, 2) for h in (horizon - 10, horizon, horizon + 10)]
-    searches += [("iCEM", 40, horizon, 4), ("iCEM", 100, horizon, 2)]
+    searches = [("CEM", 100, 15, 3), ("CEM", 100, horizon, 3), ("MPPI", 40, horizon, 2)]
+    searches += [("iCEM", k, horizon, i) for k, i in ((20, 2), (40, 2), (100, 2), (40, 4))]
+    searches += [("iCEM", 40, h, 2) for h in (horizon - 10, horizon + 10)]
     return tuple(
         f"{planner} {k}/{h}/{i}: planner={planner} population_size={k} horizon={h} num_iterations={i}"
         for planner, k, h, i in searches
