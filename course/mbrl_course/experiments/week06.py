@@ -216,7 +216,8 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
         "against PPO, and against PPO with as many gradient steps",
         *_PPO,
         "Dyna-PPO:",
-        "Dyna-PPO, small real batches, horizon 20: num_steps=16 model_start=256 imag_horizon=20",
+        "PPO, as many updates as with horizon 20: use_model=false match_updates=true imag_horizon=20",
+        "Dyna-PPO, horizon 20: imag_horizon=20",
         published="no gain over PPO in a plain public implementation",
     ),
     _experiment(
