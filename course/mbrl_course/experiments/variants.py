@@ -5,10 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from torch import Tensor
 
 from mbrl_course.experiments.config import ConfigError, with_overrides
 from mbrl_course.experiments.runner import Run
+
+if TYPE_CHECKING:  # in a class these may be the student's own, so they are imported when needed
+    from mbrl_course.mpc import Model
 
 V = TypeVar("V", bound="Variants")
 T = TypeVar("T")
@@ -106,3 +111,21 @@ def ledger(
         "seconds": round(seconds, 2),
         "cpu_seconds": round(cpu_seconds, 2),
     }
+
+
+class CountingModel:
+    """A model that counts how many steps it is asked to imagine.
+
+    Attributes:
+        calls: imagined steps so far, over all members and sequences.
+        ensemble_size: that of the model.
+    """
+
+    def __init__(self, model: Model) -> None:
+        """Passes everything on to `model`."""
+        self._model, self.calls, self.ensemble_size = model, 0, model.ensemble_size
+
+    def step(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """One step of the model, counted."""
+        self.calls += obs[..., 0].numel()
+        return self._model.step(obs, action)

@@ -11,7 +11,7 @@ from torch import Tensor
 from mbrl_course.envs import Task, get_task, never_terminates
 from mbrl_course.evaluation import collect, collect_random, evaluate, random_policy
 from mbrl_course.experiments.runner import Experiment, Run
-from mbrl_course.experiments.variants import scales
+from mbrl_course.experiments.variants import CountingModel, ledger, scales
 
 if TYPE_CHECKING:  # in a class these may be the student's own, so they are imported when needed
     from mbrl_course.buffers import Batch
@@ -147,7 +147,7 @@ def run_mpc(config: MPCConfig, run: Run, **labels: Any) -> tuple[DynamicsModel, 
 
     Rows: labels, iteration, env_steps (that the policy has learned from), eval_return (mean over the episodes
     that were collected with it: fresh episodes, from which nothing had been learned), loss and holdout_loss
-    (at the end of the fit), seconds. Iteration 0 is the random policy, with NaN for the losses.
+    (at the end of the fit), and the ledger. Iteration 0 is the random policy, with NaN for the losses.
 
     Args:
         config: the loop.
@@ -163,13 +163,15 @@ def run_mpc(config: MPCConfig, run: Run, **labels: Any) -> tuple[DynamicsModel, 
     task = get_task(config.task)
     # initial weights have a generator of their own, since a resumed run must not draw from run.generator here
     model = make_model(task, config, torch.Generator().manual_seed(run.seed))
-    planner = make_planner(task, model, config, run.generator)
+    counted = CountingModel(model)
+    planner = make_planner(task, counted, config, run.generator)
     batches: list[Batch] = []
     losses = (float("nan"), float("nan"))
     done = 0
     restored = run.restore()
     if restored is not None:
         batches, done = [Batch(**restored["data"])], restored["done"]
+        counted.calls = restored["model_calls"]
         model.load_state_dict(restored["model"])
         model.optimizer.load_state_dict(restored["optimizer"])
 
@@ -192,16 +194,16 @@ def run_mpc(config: MPCConfig, run: Run, **labels: Any) -> tuple[DynamicsModel, 
         run.log(
             **labels,
             iteration=done,
-            env_steps=env_steps,
             eval_return=mean_return,
             loss=losses[0],
             holdout_loss=losses[1],
-            seconds=round(run.unit_seconds[0], 1),
+            **ledger(run, env_steps, counted.calls, 0, done * config.gradient_steps),
         )
         state = {
             "data": concatenate(batches)._asdict(),
             "done": done,
             "mean_return": mean_return,
+            "model_calls": counted.calls,
             "model": model.state_dict(),
             "optimizer": model.optimizer.state_dict(),
         }

@@ -12,7 +12,7 @@ from torch import Tensor
 from mbrl_course.envs import Task, get_task
 from mbrl_course.evaluation import evaluate
 from mbrl_course.experiments.runner import Experiment, Run
-from mbrl_course.experiments.variants import scales
+from mbrl_course.experiments.variants import CountingModel, scales
 from mbrl_course.experiments.week02 import CHEETAH, MPCConfig, run_mpc
 
 if TYPE_CHECKING:  # in a class these may be the student's own, so they are imported when needed
@@ -160,24 +160,6 @@ def icem_sequences(config: ICEMConfig) -> int:
     sizes = [config.population_size / config.population_decay**i for i in range(config.num_iterations)]
     smallest = 2 * config.num_elites
     return sum(min(max(int(size), smallest), config.population_size) + kept for size in sizes) + 1
-
-
-class CountingModel:
-    """A model that counts how many steps it is asked to imagine.
-
-    Attributes:
-        calls: imagined steps so far, over all members and sequences.
-        ensemble_size: that of the model.
-    """
-
-    def __init__(self, model: Model) -> None:
-        """Passes everything on to `model`."""
-        self._model, self.calls, self.ensemble_size = model, 0, model.ensemble_size
-
-    def step(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """One step of the model, counted."""
-        self.calls += obs[..., 0].numel()
-        return self._model.step(obs, action)
 
 
 def planner_return(
