@@ -9,6 +9,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from mbrl_course.products import Linear, by_onednn, onednn_layer
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu,
     "silu": nn.functional.silu,
@@ -56,7 +58,8 @@ class EnsembleMLP(nn.Module):
             activation: "silu", "relu" or "tanh".
             generator: source of the random weights.
             layer: maps inputs [E, N, in], weights [E, in, out] and biases [E, 1, out] to [E, N, out]; one
-                batched matrix product by default.
+                batched matrix product by default. Large layers are computed by oneDNN instead, on processors
+                where that is faster (`mbrl_course.products`).
         """
         super().__init__()
         self.activation = ACTIVATIONS[activation]
@@ -105,7 +108,8 @@ class EnsembleMLP(nn.Module):
     def _layers(self, x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
         last = len(weights) - 1
         for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-            x = self.layer(x, weight, bias)  # [E, N, out]
+            compute = onednn_layer if by_onednn(x, *weight.shape[1:]) else self.layer
+            x = compute(x, weight, bias)  # [E, N, out]
             if layer < last:
                 x = self.activation(x)
         return x
@@ -144,10 +148,10 @@ def relu_mlp(sizes: tuple[int, ...], generator: torch.Generator | None = None) -
     """A ReLU network with weights and biases uniform within 1 / sqrt(fan-in)."""
     layers: list[nn.Module] = []
     for fan_in, fan_out in pairwise(sizes):
-        layer = nn.Linear(fan_in, fan_out)
+        layer = Linear(fan_in, fan_out)
         for parameter in (layer.weight, layer.bias):
             nn.init.uniform_(parameter, -(fan_in**-0.5), fan_in**-0.5, generator=generator)
-        layers += [layer, nn.ReLU()]
+        layers += [layer, nn.ReLU(inplace=True)]
     return nn.Sequential(*layers[:-1])
 
 

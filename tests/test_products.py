@@ -1,0 +1,85 @@
+"""oneDNN's layers against torch's own: values and gradients, and which layers it computes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mbrl_course import products
+from mbrl_course.networks import EnsembleMLP, relu_mlp
+
+has_onednn = pytest.mark.skipif(
+    not hasattr(torch.ops.mkldnn, "_linear_pointwise"), reason="this PyTorch is built without oneDNN"
+)
+
+
+@pytest.fixture
+def onednn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """oneDNN for every layer, however small, on every processor."""
+    monkeypatch.setattr(products, "ONEDNN_IS_FASTER", True)
+    monkeypatch.setattr(products, "WORTHWHILE", 0)
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), requires_grad=True)
+
+
+def assert_same(found: Tensor, expected: Tensor, arguments: list[Tensor]) -> None:
+    """Equal values and gradients, up to rounding, for a random gradient of the outputs."""
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    gradient = random(*expected.shape, seed=9).detach()
+    ours = torch.autograd.grad(found, arguments, gradient)
+    theirs = torch.autograd.grad(expected, arguments, gradient)
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-4)
+
+
+@has_onednn
+@pytest.mark.parametrize("members", [1, 3])
+def test_members_side_by_side(members: int) -> None:
+    x, weight, bias = random(members, 40, 7), random(members, 7, 5, seed=1), random(members, 1, 5, seed=2)
+    assert_same(products.onednn_layer(x, weight, bias), x @ weight + bias, [x, weight, bias])
+
+
+@has_onednn
+def test_a_single_layer(onednn: None) -> None:
+    layer, x = products.Linear(7, 5), random(40, 7)
+    assert_same(layer(x), nn.functional.linear(x, layer.weight, layer.bias), [x, layer.weight, layer.bias])
+    for shape in ((7,), (2, 3, 7)):
+        assert layer(torch.zeros(shape)).shape == (*shape[:-1], 5)
+
+
+@has_onednn
+def test_gradients_that_are_not_needed_are_not_computed(onednn: None) -> None:
+    layer, x = products.Linear(7, 5).requires_grad_(False), random(40, 7)
+    layer(x).sum().backward()
+    torch.testing.assert_close(x.grad, layer.weight.sum(dim=0).expand(40, 7))
+    assert layer.weight.grad is None and layer.bias.grad is None
+
+
+@has_onednn
+def test_whole_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both kinds of network give what they give without oneDNN, and the same gradients."""
+    generator = torch.Generator().manual_seed(0)
+    single, ensemble = (
+        relu_mlp((6, 30, 20, 2), generator),
+        EnsembleMLP(3, 6, 2, (30, 20), generator=generator),
+    )
+    for network, x in ((single, random(50, 6)), (ensemble, random(3, 50, 6)), (ensemble, random(50, 6))):
+        monkeypatch.setattr(products, "ONEDNN_IS_FASTER", False)
+        plain = network(x)
+        monkeypatch.setattr(products, "ONEDNN_IS_FASTER", True)
+        monkeypatch.setattr(products, "WORTHWHILE", 0)
+        assert_same(network(x), plain, [x, *network.parameters()])
+
+
+def test_small_layers_and_other_types_stay_with_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "WORTHWHILE", 100 * 7 * 5)
+    for faster in (True, False):
+        monkeypatch.setattr(products, "ONEDNN_IS_FASTER", faster)
+        assert products.by_onednn(torch.zeros(100, 7), 7, 5) is faster
+        assert products.by_onednn(torch.zeros(3, 100, 7), 7, 5) is faster  # the size of one member's product
+        assert not products.by_onednn(torch.zeros(99, 7), 7, 5)
+        assert not products.by_onednn(torch.zeros(100, 7, dtype=torch.float64), 7, 5)
+        assert not products.by_onednn(torch.zeros(100, 7, dtype=torch.bfloat16), 7, 5)
