@@ -123,7 +123,7 @@ def test_tables_find_their_columns_and_count_what_was_reached():
     table = final_table("dyna-ppo-cartpole", logs).set_index("what")
     assert table["iqm"].tolist() == [100.0, 55.0]
     assert table["reached 80"].tolist() == [2, 1]  # 80 % of PPO's final return
-    assert table["env_steps until then"].tolist() == [20.0, float("inf")]
+    assert table["env_steps to 80"].tolist() == [20.0, float("inf")]
 
 
 def test_figures_and_tables_come_from_the_logs_alone(tmp_path, capsys, monkeypatch):

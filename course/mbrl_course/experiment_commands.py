@@ -39,6 +39,8 @@ def add_verbs(verbs: Any, add: AddVerb) -> None:
     text = "print the course's own results beside the published ones"
     verb = add(verbs, "results", results, text, "mbrl-course results")
     verb.add_argument("names", nargs="*", metavar="NAME", help="only these experiments")
+    text = "how long each agent took from an untrained model until it solved its task"
+    verb.add_argument("--time-to-solve", action="store_true", help=text)
 
     example = "mbrl-course tune mbpo-pendulum learning_rate=log:1e-4..3e-3 updates_per_step=5,10 --trials 30"
     text = "search for good settings of an experiment with Optuna"
@@ -133,9 +135,11 @@ def plot(options: argparse.Namespace) -> int:
 
 def results(options: argparse.Namespace) -> int:
     """Prints what ships."""
-    from mbrl_course.experiments import tables
+    from mbrl_course.experiments.tables import results_text
+    from mbrl_course.experiments.time_to_solve import solve_text
 
-    print(_explained("results", lambda: tables.results_text(options.names)))
+    text = solve_text if options.time_to_solve else results_text
+    print(_explained("results", lambda: text(options.names)))
     return OK
 
 

@@ -111,17 +111,15 @@ def first_reached(group: pd.DataFrame, y: str, threshold: float) -> pd.DataFrame
     return group[group[y] >= threshold].groupby("seed").head(1)
 
 
-def threshold_of(name: str, logs: pd.DataFrame) -> float | None:
-    """The return that counts: what solves the task, or 80 % of the baseline's in the end, or None."""
-    experiment = get_experiment(name)
-    layout = layout_of(logs)
-    if experiment.solved_at is not None or not experiment.baseline:
-        return experiment.solved_at
-    baseline = labelled_groups(logs, layout.by).get(experiment.baseline)
-    if baseline is None:
-        return None
-    final = iqm(final_rows(baseline, layout.x)[layout.y])
-    return final - 0.2 * abs(final)
+def thresholds_of(name: str, logs: pd.DataFrame) -> list[float]:
+    """The returns that count: 80 % of what the baseline earns in the end, and what solves the task."""
+    experiment, layout = get_experiment(name), layout_of(logs)
+    thresholds = [] if experiment.solved_at is None else [experiment.solved_at]
+    baseline = labelled_groups(logs, layout.by).get(experiment.baseline) if experiment.baseline else None
+    if baseline is not None:
+        final = iqm(final_rows(baseline, layout.x)[layout.y])
+        thresholds.insert(0, final - 0.2 * abs(final))
+    return thresholds
 
 
 def final_table(name: str, logs: pd.DataFrame) -> pd.DataFrame:
@@ -133,24 +131,23 @@ def final_table(name: str, logs: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row per group: its name, seeds, iqm, low and high at the end of the curves, the costs there
-        (medians over seeds) and, where a task can be solved or there is a baseline (see `threshold_of`), how
-        many seeds reached the threshold, and the median of the steps and seconds that they took; infinite
-        where half of them did not.
+        (medians over seeds) and, for each of `thresholds_of`, how many seeds reached it, and the median of
+        the steps and seconds that they took; infinite where half of them did not.
     """
     layout = layout_of(logs)
-    threshold = threshold_of(name, logs)
+    thresholds = thresholds_of(name, logs)
     rows = []
     for label, group in labelled_groups(logs, layout.by).items():
         final = final_rows(group, layout.x)
         point, low, high = iqm_interval(final[layout.y], num_resamples=RESAMPLES)
         row = {"what": label, "seeds": len(final), "iqm": point, "low": low, "high": high}
         row |= {cost: final[cost].median() for cost in COSTS if cost in final.columns}
-        if threshold is not None:
+        for threshold in thresholds:
             first, seeds = first_reached(group, layout.y, threshold), group["seed"].nunique()
             row[f"reached {threshold:.0f}"] = len(first)
             for cost in [name for name in ("env_steps", "seconds", "cpu_seconds") if name in group]:
                 taken = [*first[cost], *[np.inf] * (seeds - len(first))]
-                row[f"{cost} until then"] = float(np.median(taken))
+                row[f"{cost} to {threshold:.0f}"] = float(np.median(taken))
         rows.append(row)
     table = pd.DataFrame(rows)
     return table.round({column: 3 for column in ("iqm", "low", "high")})
@@ -195,11 +192,8 @@ def save_figure(name: str, logs: pd.DataFrame, path: str | Path) -> Path:
     return target
 
 
-def results_text(names: Sequence[str] = ()) -> str:
-    """All shipped results beside the published figures, as a text.
-
-    Args:
-        names: only these experiments; all of them by default.
+def chosen_results(names: Sequence[str] = ()) -> list[tuple[str, str]]:
+    """Name and scale of the shipped results of these experiments, or of all, in the order of the course.
 
     Raises:
         ConfigError: there is no such experiment, or nothing of it ships.
@@ -211,8 +205,19 @@ def results_text(names: Sequence[str] = ()) -> str:
             raise ConfigError(f"no results of {name!r} ship; there are those of {_listed(shipped)}")
     order = {name: place for place, name in enumerate(list_experiments())}
     chosen = [pair for pair in shipped if pair[0] in order and pair[0] in (names or order)]
-    chosen.sort(key=lambda pair: (order[pair[0]], SCALES.index(pair[1])))
-    return "\n\n".join(_one_result(name, scale) for name, scale in chosen)
+    return sorted(chosen, key=lambda pair: (order[pair[0]], SCALES.index(pair[1])))
+
+
+def results_text(names: Sequence[str] = ()) -> str:
+    """All shipped results beside the published figures, as a text.
+
+    Args:
+        names: only these experiments; all of them by default.
+
+    Raises:
+        ConfigError: there is no such experiment, or nothing of it ships.
+    """
+    return "\n\n".join(_one_result(name, scale) for name, scale in chosen_results(names))
 
 
 def _one_result(name: str, scale: str) -> str:

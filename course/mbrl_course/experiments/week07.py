@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mbrl_course.envs import Task, get_task
 from mbrl_course.evaluation import evaluate
 from mbrl_course.experiments.runner import Experiment, Run
+from mbrl_course.experiments.solved import SOLVED_AT
 from mbrl_course.experiments.variants import (
     Variants,
     each_variant,
@@ -142,11 +143,10 @@ def _experiment(
     full: MBPORunConfig,
     laptop: dict[str, Any],
     published: str = "",
-    solved_at: float | None = None,
 ) -> Experiment[Any]:
     configs = scales(full, laptop, {**laptop, **_SMOKE})
     baseline, _ = variant_of(full, full.variants[0])
-    return Experiment(name, 7, title, run_mbpo, configs, published, solved_at, baseline)
+    return Experiment(name, 7, title, run_mbpo, configs, published, SOLVED_AT.get(full.task), baseline)
 
 
 _SMALL: dict[str, Any] = {
@@ -210,7 +210,6 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
         _INVERTED,
         {"total_steps": 2500, "num_eval_episodes": 3},
         published="MBRL-Lib: not solved after 2500 steps and 8 minutes",
-        solved_at=1000.0,
     ),
     _experiment(
         "mbpo-hopper",
