@@ -54,6 +54,8 @@ class Claim(NamedTuple):
 
 
 _PETS, _MBPO = "clinic-pets", "clinic-mbpo"
+MIN_SEEDS = 5
+"""Fewer seeds get no verdict: of one or two, the bootstrap knows no scatter."""
 CLAIMS = (
     Claim(1, "small-gain Xavier initialisation", (15, 25), _PETS, "small gain", "PETS"),
     Claim(1, "small-gain Xavier initialisation", (15, 25), _MBPO, "small gain", "MBPO"),
@@ -117,7 +119,8 @@ def verdict_table(
     Returns:
         One row for each claim: number, claim, promised (percent), variant, against, seeds (the fewer of the
         two), score and score_against (IQMs), gain, low and high (of the difference of the IQMs, in percent of
-        score_against), better (the probability of improvement), verdict, cpu_seconds (of a run with the
+        score_against), better (the probability of improvement), verdict ("too few seeds" where there are
+        fewer than `MIN_SEEDS`), cpu_seconds (of a run with the
         change, the median), cost (how many times those of a run without it).
 
     Raises:
@@ -143,6 +146,7 @@ def verdict_table(
         x, y = run_scores(name, new, score), run_scores(name, old, score)
         generator = torch.Generator().manual_seed(0)  # the same table each time
         change = iqm_improvement(x, y, confidence=confidence, generator=generator)
+        said = verdict(change) if min(len(x), len(y)) >= MIN_SEEDS else "too few seeds"
         before = float(interquartile_mean(y))
         low, high = claim.promised
         row: dict[str, object] = {
@@ -155,7 +159,7 @@ def verdict_table(
         for column, value in zip(("gain", "low", "high"), change, strict=True):
             row[column] = round(100 * float(value) / before, 1) if before > 0 else float("nan")
         seconds, seconds_against = _cpu_seconds(new), _cpu_seconds(old)
-        row |= {"better": round(float(probability_of_improvement(x, y)), 2), "verdict": verdict(change)}
+        row |= {"better": round(float(probability_of_improvement(x, y)), 2), "verdict": said}
         row |= {"cpu_seconds": round(seconds, 1), "cost": round(seconds / max(seconds_against, 1e-9), 2)}
         table.append(row)
     return pd.DataFrame(table)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import Tensor
 
 from mbrl_course.envs import Task, get_task
+from mbrl_course.experiments.comparison import ComparisonConfig, run_comparison
 from mbrl_course.experiments.runner import Experiment, Run
 from mbrl_course.experiments.variants import each_variant, ledger, scales, settings_of
 from mbrl_course.experiments.week05 import PETSTrialsConfig, run_trials
@@ -214,7 +215,7 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
         title="The clinic, PETS on the cart-pole swing-up: one change at a time",
         function=run_clinic_pets,
         configs=scales(_PETS, {}, _PETS_SMOKE),
-        published="an engineer's report: each change is worth 10 to 60 %, see `clinic_claims.CLAIMS`",
+        published="an engineer's report: each change is worth 10 to 60 %, see `verdicts.CLAIMS`",
     ),
     Experiment(
         name="clinic-mbpo",
@@ -222,6 +223,28 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
         title="The clinic, MBPO on the pendulum: one change at a time",
         function=run_clinic_mbpo,
         configs=scales(_MBPO, {}, _MBPO_SMOKE),
-        published="an engineer's report: each change is worth 8 to 60 %, see `clinic_claims.CLAIMS`",
+        published="an engineer's report: each change is worth 8 to 60 %, see `verdicts.CLAIMS`",
+    ),
+    Experiment(
+        name="final-comparison",
+        week=8,
+        title="Pendulum: every agent of the course, against real steps, minutes and imagined steps",
+        function=run_comparison,
+        configs=scales(
+            ComparisonConfig(),
+            {},
+            {
+                "num_trials": 1,
+                "off_policy_steps": 210,
+                "on_policy_steps": 512,
+                "eval_every": 105,
+                "num_eval_episodes": 1,
+                "hidden_sizes": (16,),
+                "population_size": 20,
+                "horizon": 3,
+                "model_epochs": 2,
+            },
+        ),
+        solved_at=-250.0,
     ),
 )
