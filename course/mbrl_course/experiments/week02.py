@@ -11,6 +11,7 @@ from torch import Tensor
 from mbrl_course.envs import Task, get_task, never_terminates
 from mbrl_course.evaluation import collect, collect_random, evaluate, random_policy
 from mbrl_course.experiments.runner import Experiment, Run
+from mbrl_course.experiments.solved import SOLVED_AT
 from mbrl_course.experiments.variants import CountingModel, ledger, scales
 
 if TYPE_CHECKING:  # in a class these may be the student's own, so they are imported when needed
@@ -320,6 +321,7 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
             _OBSTACLES, {"num_iterations": 6, "num_sequences": 200, "steps_per_iteration": 500}, _TWICE
         ),
         published="-25 to -20 after 12 iterations (CS285, homework 4, problem 3)",
+        solved_at=SOLVED_AT["obstacles"],
     ),
     Experiment(
         name="q3-reacher",

@@ -12,6 +12,7 @@ from torch import Tensor
 from mbrl_course.envs import Task, get_task
 from mbrl_course.evaluation import Policy, collect, evaluate
 from mbrl_course.experiments.runner import Experiment, Run
+from mbrl_course.experiments.solved import SOLVED_AT
 from mbrl_course.experiments.variants import Variants, each_variant, ledger, one_field, scales, settings_of
 from mbrl_course.experiments.week05 import PETSTrialsConfig, run_pets
 
@@ -200,6 +201,7 @@ def _experiment(
         function=run_dyna_ppo,
         configs=scales(full, {"num_eval_episodes": 10}, _SMOKE),
         published=published,
+        solved_at=SOLVED_AT["cartpole"],
         baseline=_PPO[0].split(":")[0],
     )
 
@@ -281,6 +283,6 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
             {"num_trials": 8},
             {"num_trials": 1, "hidden_sizes": (16,), "max_epochs": 2, "population_size": 20, "horizon": 3},
         ),
-        solved_at=475.0,
+        solved_at=SOLVED_AT["cartpole"],
     ),
 )
