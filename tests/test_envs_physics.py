@@ -177,6 +177,15 @@ def test_swingup_starts_hanging_and_hanging_costs_one_per_step() -> None:
     assert not terminated
 
 
+def test_the_swingup_environment_steps_like_its_batched_dynamics() -> None:
+    env = cartpole.CartPoleSwingUpEnv()
+    states, forces = random_swingup(500, seed=3).float(), torch.linspace(-1, 1, 500).unsqueeze(-1)
+    expected = cartpole.swingup_dynamics(states, forces)
+    for obs, force, next_obs in zip(states, forces, expected, strict=True):
+        found = torch.from_numpy(env.next_obs(obs.numpy(), force.numpy()))
+        torch.testing.assert_close(found, next_obs, rtol=1e-5, atol=1e-5)
+
+
 def cem_returns(starts: Tensor, num_steps: int, generator: torch.Generator) -> Tensor:
     """Plans each of the starts [S, 5] on the true dynamics at every step by plain CEM: returns [S]."""
     sequences, horizon, iterations, elites = 500, 30, 5, 50

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ from torch import Tensor
 from mbrl_course.envs import pictures
 from mbrl_course.envs.base import DynamicsEnv, FloatArray
 from mbrl_course.envs.task import Task
+
+Number = TypeVar("Number", float, Tensor)
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,9 @@ class CartPole:
     dt: float = 0.02
 
     def accelerations(
-        self, sin: Tensor, cos: Tensor, angular_velocity: Tensor, force: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Accelerations of cart and pole.
+        self, sin: Number, cos: Number, angular_velocity: Number, force: Number
+    ) -> tuple[Number, Number]:
+        """Accelerations of cart and pole, for numbers or for tensors.
 
         Args:
             sin: sine of the pole's angle, [...].
@@ -240,6 +242,17 @@ class CartPoleSwingUpEnv(DynamicsEnv):
         """Hanging, nearly at rest."""
         x, velocity, lean, angular_velocity = self.np_random.uniform(-0.05, 0.05, size=4)
         angle = math.pi + lean
+        return np.array([x, velocity, math.sin(angle), math.cos(angle), angular_velocity], dtype=np.float32)
+
+    def next_obs(self, obs: FloatArray, action: FloatArray) -> FloatArray:
+        """`swingup_dynamics` of a single state, in plain numbers, which are faster than small tensors."""
+        x, velocity, sin, cos, angular_velocity = obs.tolist()
+        force = SWINGUP.max_force * float(action[0])
+        acceleration, angular_acceleration = SWINGUP.accelerations(sin, cos, angular_velocity, force)
+        velocity += SWINGUP.dt * acceleration
+        angular_velocity += SWINGUP.dt * angular_acceleration
+        angle = math.atan2(sin, cos) + SWINGUP.dt * angular_velocity
+        x += SWINGUP.dt * velocity
         return np.array([x, velocity, math.sin(angle), math.cos(angle), angular_velocity], dtype=np.float32)
 
 
