@@ -99,7 +99,7 @@ def test_true_dynamics_agree_with_the_environment(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in WITH_DYNAMICS if name in OWN])
 def test_own_dynamics_follow_a_whole_episode(name: str) -> None:
-    """Our environments keep their state in float32, so nothing drifts apart over an episode."""
+    """Our environments keep their state in float32: over an episode nothing but rounding drifts apart."""
     task = get_task(name)
     env = task.make_env()
     generator = torch.Generator().manual_seed(1)
@@ -109,8 +109,9 @@ def test_own_dynamics_follow_a_whole_episode(name: str) -> None:
         action = random_action(task, generator)
         seen, reward, terminated, truncated, _ = env.step(task.to_env_action(action))
         obs, own_reward, own_end = task.step(obs, action)
-        torch.testing.assert_close(obs, torch.as_tensor(seen), rtol=1e-6, atol=1e-6)
-        assert own_reward.item() == pytest.approx(reward, abs=1e-5)
+        # the swing-up's environment rounds once per step, where the batched function rounds after each operation
+        torch.testing.assert_close(obs, torch.as_tensor(seen), rtol=1e-4, atol=1e-4)
+        assert own_reward.item() == pytest.approx(reward, abs=1e-4)
         assert bool(own_end) == terminated
         if terminated or truncated:
             break
