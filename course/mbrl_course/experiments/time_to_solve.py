@@ -21,6 +21,7 @@ from mbrl_course.experiments.tables import chosen_results, first_reached, labell
 
 COSTS = {"env_steps": "env steps", "cpu_seconds": "CPU s", "seconds": "wall s"}
 CONFIDENCE = 0.95
+_ENDS = ("", " low", " high")
 
 
 class MedianInterval(NamedTuple):
@@ -63,8 +64,9 @@ def time_to_solve(logs: pd.DataFrame, solved_at: float) -> pd.DataFrame:
 
     Returns:
         A row for each variant: "what", "seeds", "solved" (so many of them) and, for each cost, its median
-        over seeds as COST, "COST low" and "COST high" (see `median_interval`; infinite where too few seeds
-        solved it) and "COST watched", how long the unsolved seed that was watched least was; NaN if all did.
+        over seeds as COST, with "COST low" and "COST high" (see `median_interval`), infinite where too few
+        seeds solved it. Behind each of the three, as "... bound", stands what it is at the least: the same
+        with each unsolved seed's cost so far in place of infinity.
     """
     layout = layout_of(logs)
     rows = []
@@ -74,9 +76,9 @@ def time_to_solve(logs: pd.DataFrame, solved_at: float) -> pd.DataFrame:
         unsolved = last.drop(first.index)
         row = {"what": label, "seeds": len(last), "solved": len(first)}
         for cost in (name for name in COSTS if name in group):
-            times = median_interval([*first[cost], *[math.inf] * len(unsolved)])
-            row |= {cost: times.median, f"{cost} low": times.low, f"{cost} high": times.high}
-            row[f"{cost} watched"] = unsolved[cost].min()
+            for unknown, ending in (([math.inf] * len(unsolved), ""), (unsolved[cost], " bound")):
+                ends = median_interval([*first[cost], *unknown])
+                row |= {f"{cost}{end}{ending}": value for end, value in zip(_ENDS, ends, strict=True)}
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -113,7 +115,7 @@ def solve_text(names: Sequence[str] = ()) -> str:
     notes = (
         "Time until a trial, or an evaluation, first reached that return, from an untrained model: median",
         "over seeds (its 95 % interval; with up to 8 seeds the range, which is 94 % with 5 and 75 % with 3).",
-        "A seed that never got there counts as longer than all that did; > says how long it was watched.",
+        "A seed that never got there counts as longer than all that did; > is what is known of it.",
         f"Measured on {' | '.join(dict.fromkeys(machines))}; wall seconds while other programs ran beside.",
     )
     return "\n".join([*lines, "", *notes])
@@ -124,14 +126,14 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _cell(row: pd.Series, cost: str) -> str:
-    """Such as "386 (292 to 431)", "12 (9 to > 40)", or "> 40" where not half of the seeds got there."""
+    """Such as "386 (292 to 431)", "12 (9 to > 40)", or "> 40" where none of the three is known."""
     if cost not in row or pd.isna(row[cost]):
         return "-"
-    ends = [_number(row[end], row[f"{cost} watched"]) for end in (cost, f"{cost} low", f"{cost} high")]
-    return ends[0] if math.isinf(row[f"{cost} low"]) else f"{ends[0]} ({ends[1]} to {ends[2]})"
+    median, low, high = (_number(row[cost + end], row[f"{cost}{end} bound"]) for end in _ENDS)
+    return median if math.isinf(row[f"{cost} low"]) else f"{median} ({low} to {high})"
 
 
-def _number(value: float, watched: float) -> str:
+def _number(value: float, bound: float) -> str:
     if math.isinf(value):
-        return f"> {_number(watched, watched)}"
+        return f"> {_number(bound, bound)}"
     return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
