@@ -170,6 +170,12 @@ def true_transitions(task: Task, obs: Tensor, action: Tensor) -> Batch:
     return Batch(obs, action, task.reward(obs, action, next_obs), next_obs, ends, ends)
 
 
+def plane_of(task: Task, resolution: int) -> Batch:
+    """The true transitions of all states of `phase_plane`, with the action 0."""
+    obs = phase_plane(resolution)
+    return true_transitions(task, obs, torch.zeros(len(obs), task.action_dim))
+
+
 @dataclass(frozen=True)
 class PhasePlaneConfig(EnsembleFitConfig, Variants):
     """What an ensemble knows of the pendulum after some random steps, over all of its states.
@@ -208,9 +214,9 @@ def fit_phase_plane(config: PhasePlaneConfig, run: Run) -> PhasePlane:
     data = with_sensor_noise(clean, config.noise, run.generator)
     ensemble = config.ensemble(task.obs_dim, task.action_dim, run.seed)
     result = config.fit(ensemble, data, run)
-    obs = phase_plane(config.resolution)
-    plane = true_transitions(task, obs, torch.zeros(len(obs), task.action_dim))
-    distance = torch.cdist(obs / obs.std(dim=0), clean.obs / obs.std(dim=0))  # [M, N]
+    plane = plane_of(task, config.resolution)
+    unit = plane.obs.std(dim=0)  # [D]
+    distance = torch.cdist(plane.obs / unit, clean.obs / unit)  # [M, N]
     visited = distance.min(dim=1).values < config.near
     return PhasePlane(data, plane, visited, ensemble, step_scale(clean), result.num_updates)
 

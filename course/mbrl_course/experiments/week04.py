@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from mbrl_course.envs import get_task
 from mbrl_course.evaluation import Policy, collect, collect_random
@@ -16,10 +17,9 @@ from mbrl_course.experiments.runner import Experiment, Run
 from mbrl_course.experiments.uncertainty import (
     EnsembleFitConfig,
     PhasePlaneConfig,
-    phase_plane,
+    plane_of,
     run_phase_plane,
     step_scale,
-    true_transitions,
     worth,
 )
 from mbrl_course.experiments.variants import (
@@ -70,6 +70,7 @@ class Iteration(NamedTuple):
     before: dict[str, float] | None  # `worth` on the new data before they were learned; None of random ones
     after: dict[str, float]  # and afterwards
     ensemble: GaussianEnsemble  # it learns on in the next iteration
+    scale: Tensor  # [D], of the random steps, see `doubt`
     costs: dict[str, Any]  # the ledger; env_steps are those that the policy had learned from
 
 
@@ -103,7 +104,18 @@ def on_policy_iterations(config: OnPolicyConfig, run: Run) -> Iterator[Iteration
         batches.append(new)
         updates += config.fit(ensemble, concatenate(batches), run).num_updates
         policy = lambda obs: planner.plan(obs)[0]  # noqa: E731
-        yield Iteration(new, mean_return, before, worth(ensemble, new, scale), ensemble, costs)
+        yield Iteration(new, mean_return, before, worth(ensemble, new, scale), ensemble, scale, costs)
+
+
+def on_policy_row(number: int, found: Iteration, everywhere: dict[str, float]) -> dict[str, Any]:
+    """The row of an iteration, see `run_on_policy`; `everywhere` is the ensemble's `worth` on all states."""
+    places = {"new": found.before, "learned": found.after, "plane": everywhere}
+    values = {
+        f"{metric}_{place}": float("nan") if numbers is None else numbers[metric]
+        for place, numbers in places.items()
+        for metric in ("error", "epistemic", "rank_correlation")
+    }
+    return {"iteration": number, "eval_return": found.mean_return, **values, **found.costs}
 
 
 def run_on_policy(config: OnPolicyConfig, run: Run) -> None:
@@ -113,24 +125,11 @@ def run_on_policy(config: OnPolicyConfig, run: Run) -> None:
     on the new data "new" before they were learned, on the same "learned" afterwards, and on the whole phase
     plane "plane" (with the action 0) afterwards; and the ledger.
     """
-    task = get_task(config.task)
-    obs = phase_plane(31)
-    plane = true_transitions(task, obs, torch.zeros(len(obs), task.action_dim))
-    scale = None
+    plane = plane_of(get_task(config.task), 31)
     for number, found in enumerate(on_policy_iterations(config, run)):
-        scale = step_scale(found.new) if scale is None else scale
         with run.not_counted():
-            places = {
-                "new": found.before,
-                "learned": found.after,
-                "plane": worth(found.ensemble, plane, scale),
-            }
-        values = {
-            f"{metric}_{place}": float("nan") if numbers is None else numbers[metric]
-            for place, numbers in places.items()
-            for metric in ("error", "epistemic", "rank_correlation")
-        }
-        run.log(iteration=number, eval_return=found.mean_return, **values, **found.costs)
+            everywhere = worth(found.ensemble, plane, found.scale)
+        run.log(**on_policy_row(number, found, everywhere))
 
 
 @dataclass(frozen=True)
@@ -245,7 +244,13 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
             EnsembleSizeConfig(
                 num_steps=20_000, hidden_sizes=(200, 200, 200), batch_size=256, variants=_SIZES
             ),
-            {"num_steps": 4000, "hidden_sizes": (64, 64), "batch_size": 128, "max_epochs": 40},
+            {
+                "num_steps": 2000,
+                "num_test_steps": 1000,
+                "hidden_sizes": (64, 64),
+                "batch_size": 128,
+                "max_epochs": 40,
+            },
             {**_FIT, "num_steps": 300, "num_test_steps": 100},
         ),
     ),
