@@ -84,6 +84,13 @@ def test_a_smoke_run_is_compared_with_nothing() -> None:
     assert list(ledger_table(NAME, trials(1, 5, 1.0), "smoke").index) == [("A", "here"), ("B", "here")]
 
 
+def test_rows_of_other_settings_stand_alone() -> None:
+    found = lines(plot_results(NAME, trials(3, 200, 40.0), compare=False))
+    assert set(found) == {"A (3 seeds)", "B (3 seeds)"}
+    table = ledger_table(NAME, trials(3, 200, 40.0), compare=False)
+    assert list(table.index) == [("A", "here"), ("B", "here")]
+
+
 def test_the_ledger_counts_what_each_variant_cost() -> None:
     table = ledger_table(NAME, trials(1, 300, 40.0))
     assert list(table.index) == [("A", "here"), ("B", "here"), ("A", "shipped"), ("B", "shipped")]

@@ -66,6 +66,7 @@ def plot_results(
     ylabel: str | None = None,
     title: str = "",
     where: str = "",
+    compare: bool = True,
     published: tuple[float, float] | None = None,
     random_return: float | None = None,
     ax: Axes | None = None,
@@ -82,6 +83,7 @@ def plot_results(
         ylabel: label of the vertical axis; "return" for one that is.
         title: title.
         where: draws only the rows of which this is true, such as "trial > 0" (see `pandas.DataFrame.query`).
+        compare: draw the shipped results behind the rows; not where other settings were measured here.
         published: lowest and highest published final return.
         random_return: return of the random policy.
         ax: where to draw; a new figure by default.
@@ -91,9 +93,12 @@ def plot_results(
     """
     reference = shipped(name, scale)
     if rows is None:
-        rows, reference = reference, None
+        rows = reference
         if rows is None:
             raise ValueError(f"rows is None and no results of {name!r} ship at {scale!r}: expected either")
+        compare = False
+    if not compare:
+        reference = None
     if where:
         rows = rows.query(where, engine="python")
         reference = None if reference is None else reference.query(where, engine="python")
@@ -113,13 +118,16 @@ def plot_results(
     )
 
 
-def ledger_table(name: str, rows: pd.DataFrame | None = None, scale: str = "laptop") -> pd.DataFrame:
+def ledger_table(
+    name: str, rows: pd.DataFrame | None = None, scale: str = "laptop", *, compare: bool = True
+) -> pd.DataFrame:
     """What each variant earned in the end, and what it spent until then.
 
     Args:
         name: of the experiment.
         rows: what was measured here; None for the shipped results alone.
         scale: at which it was measured.
+        compare: list the shipped results below the rows.
 
     Returns:
         A row for each variant measured here, then for each that ships, as texts to be shown: seeds, score
@@ -129,7 +137,7 @@ def ledger_table(name: str, rows: pd.DataFrame | None = None, scale: str = "lapt
     Raises:
         ValueError: there are neither rows nor shipped results.
     """
-    sources = {"here": rows, "shipped": shipped(name, scale)}
+    sources = {"here": rows, "shipped": shipped(name, scale) if compare or rows is None else None}
     found = []
     for source, table in sources.items():
         if table is not None:
