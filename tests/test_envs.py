@@ -109,9 +109,10 @@ def test_own_dynamics_follow_a_whole_episode(name: str) -> None:
         action = random_action(task, generator)
         seen, reward, terminated, truncated, _ = env.step(task.to_env_action(action))
         obs, own_reward, own_end = task.step(obs, action)
-        # the swing-up's environment rounds once per step, where the batched function rounds after each operation
-        torch.testing.assert_close(obs, torch.as_tensor(seen), rtol=1e-4, atol=1e-4)
-        assert own_reward.item() == pytest.approx(reward, abs=1e-4)
+        # the swing-up's environment rounds once per step, its batched function after each operation
+        tolerance = 1e-4 if name == "cartpole-swingup" else 1e-6
+        torch.testing.assert_close(obs, torch.as_tensor(seen), rtol=tolerance, atol=tolerance)
+        assert own_reward.item() == pytest.approx(reward, abs=max(tolerance, 1e-5))
         assert bool(own_end) == terminated
         if terminated or truncated:
             break

@@ -3,11 +3,13 @@
     python tests/benchmarks/bench_planning.py --out planning.json
 
 Random shooting and CEM (4 iterations) at the settings of CS285's homework: an ensemble of 3 with two layers
-of 250, 1000 sequences, horizon 10 on the obstacles and 15 on the half-cheetah. The yardstick is this
-machine's own product of two float32 matrices of 2048 x 2048, with the same number of threads, measured in
-turn with the plans, so that both suffer alike from whatever else the machine does. Only the networks' matrix
-products count as arithmetic (2 FLOP for a multiplication and an addition); the rest is overhead, and lowers
-the share.
+of 250, 1000 sequences, horizon 10 on the obstacles and 15 on the half-cheetah. And an iteration of CEM at
+those of PETS on the half-cheetah: an ensemble of 5 with four layers of 200, 500 sequences, 20 particles,
+horizon 30. The yardstick is this machine's own product of two float32 matrices of 2048 x 2048 by
+`torch.mm`, with the same number of threads, measured in turn with the plans, so that both suffer alike from
+whatever else the machine does. Only the networks' matrix products count as arithmetic (2 FLOP for a
+multiplication and an addition); the rest is overhead, and lowers the share. Where oneDNN makes the products
+(`mbrl_course.products`), the share may exceed 1.
 """
 
 from __future__ import annotations
@@ -25,6 +27,9 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+from mbrl_course import pets
+from mbrl_course.cem import CEMConfig
+from mbrl_course.ensembles import EnsembleConfig, GaussianEnsemble
 from mbrl_course.envs import get_task
 from mbrl_course.experiments import get_config
 from mbrl_course.experiments.files import machine
@@ -40,7 +45,7 @@ class Row:
 
     Attributes:
         task: the task whose model is planned in.
-        search: "random shooting" or "CEM".
+        search: "random shooting", "CEM" or "PETS", with the number of iterations.
         ms_per_plan: median milliseconds per plan.
         best_ms: the fastest plan.
         gflop_per_plan: 10^9 floating-point operations in the networks' matrix products.
@@ -69,8 +74,18 @@ def settings(tiny: bool = False) -> list[MPCConfig]:
     return configs
 
 
-def plan_function(config: MPCConfig) -> tuple[Callable[[], object], float]:
-    """A function that makes one plan with an untrained model, and its floating-point operations."""
+@dataclass(frozen=True)
+class Plan:
+    """What is measured: `function` makes one plan in `task` by `search`, with `flop` operations."""
+
+    task: str
+    search: str
+    function: Callable[[], object]
+    flop: float
+
+
+def mpc_plan(config: MPCConfig) -> Plan:
+    """A plan of week 2 or 3 with an untrained model."""
     task = get_task(config.task)
     generator = torch.Generator().manual_seed(0)
     model = make_model(task, config, generator)
@@ -79,7 +94,41 @@ def plan_function(config: MPCConfig) -> tuple[Callable[[], object], float]:
     iterations = config.cem_iterations if config.search == "CEM" else 1
     weights = sum(weight.numel() for weight in model.network.weights)  # of all members
     flop = 2.0 * weights * config.num_sequences * config.horizon * iterations
-    return lambda: planner.plan(obs), flop
+    search = f"CEM, {iterations} iterations" if config.search == "CEM" else config.search
+    return Plan(config.task, search, lambda: planner.plan(obs), flop)
+
+
+def pets_plan(
+    hidden_sizes: tuple[int, ...] = (200,) * 4, population_size: int = 500, horizon: int = 30
+) -> Plan:
+    """One iteration of CEM with 20 particles in an untrained ensemble of 5, on the half-cheetah."""
+    task, generator = get_task("cheetah"), torch.Generator().manual_seed(0)
+    ensemble = GaussianEnsemble(
+        task.obs_dim,
+        task.action_dim,
+        EnsembleConfig(hidden_sizes=hidden_sizes),
+        reward=task.reward,
+        terminated=task.terminated,
+        generator=generator,
+    )
+    search = CEMConfig(
+        population_size=population_size, num_elites=population_size // 10, num_iterations=1, horizon=horizon
+    )
+    config = pets.PETSConfig(optimizer=search, num_particles=20)
+    planner = pets.make_planner(ensemble, task.action_low, task.action_high, config, generator)
+    planner.reset()
+    obs = torch.zeros(task.obs_dim)
+    weights = sum(weight[0].numel() for weight in ensemble.network.weights)  # of one member
+    flop = 2.0 * weights * population_size * config.num_particles * horizon
+    return Plan("cheetah", "PETS, 1 iteration", lambda: planner.plan(obs), flop)
+
+
+def all_plans(tiny: bool = False) -> list[Plan]:
+    """All that is measured."""
+    return [
+        *(mpc_plan(config) for config in settings(tiny)),
+        pets_plan((8, 8), 20, 2) if tiny else pets_plan(),
+    ]
 
 
 def matrix_product(size: int) -> tuple[Callable[[], object], float]:
@@ -90,37 +139,37 @@ def matrix_product(size: int) -> tuple[Callable[[], object], float]:
     return lambda: torch.mm(first, second, out=out), 2.0 * size**3
 
 
-def measure(configs: Sequence[MPCConfig], repeats: int, size: int = 2048, progress: bool = True) -> list[Row]:
-    """Times the yardstick and every setting `repeats` times, in turn.
+def measure(plans: Sequence[Plan], repeats: int, size: int = 2048, progress: bool = True) -> list[Row]:
+    """Times the yardstick and every plan `repeats` times, in turn.
 
     Args:
-        configs: the settings.
+        plans: what is timed.
         repeats: how often each is timed, after one round that isn't.
         size: of the yardstick's matrices.
         progress: show a progress bar.
     """
-    jobs = [matrix_product(size), *(plan_function(config) for config in configs)]
-    seconds: list[list[float]] = [[] for _ in jobs]
+    product, product_flop = matrix_product(size)
+    functions = [product, *(plan.function for plan in plans)]
+    seconds: list[list[float]] = [[] for _ in functions]
     with torch.inference_mode():
         for repeat in tqdm(range(repeats + 1), "rounds", disable=not progress, leave=False):
-            for (function, _), times in zip(jobs, seconds, strict=True):
+            for function, times in zip(functions, seconds, strict=True):
                 start = time.perf_counter()
                 function()
                 if repeat > 0:  # the first round allocates memory and starts threads
                     times.append(time.perf_counter() - start)
-    peak = jobs[0][1] / statistics.median(seconds[0]) / 1e9
+    peak = product_flop / statistics.median(seconds[0]) / 1e9
     rows = []
-    for config, (_, flop), times in zip(configs, jobs[1:], seconds[1:], strict=True):
+    for plan, times in zip(plans, seconds[1:], strict=True):
         median = statistics.median(times)
-        speed = flop / median / 1e9
-        search = f"CEM, {config.cem_iterations} iterations" if config.search == "CEM" else config.search
+        speed = plan.flop / median / 1e9
         rows.append(
             Row(
-                task=config.task,
-                search=search,
+                task=plan.task,
+                search=plan.search,
                 ms_per_plan=1e3 * median,
                 best_ms=1e3 * min(times),
-                gflop_per_plan=flop / 1e9,
+                gflop_per_plan=plan.flop / 1e9,
                 gflops=speed,
                 peak_gflops=peak,
                 share_of_peak=speed / peak,
@@ -159,7 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.threads is not None:
             torch.set_num_threads(options.threads)
-        rows = measure(settings(options.tiny), options.repeats, size=64 if options.tiny else 2048)
+        rows = measure(all_plans(options.tiny), options.repeats, size=64 if options.tiny else 2048)
         about = machine()
         if options.out is not None:
             save(rows, options.out)

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmarks.bench_planning import main, matrix_product, plan_function, settings
+from benchmarks.bench_planning import main, matrix_product, mpc_plan, pets_plan, settings
 
 
 def test_runs_at_a_tiny_size_and_writes_json_and_csv(
@@ -20,12 +20,12 @@ def test_runs_at_a_tiny_size_and_writes_json_and_csv(
         assert main(["--tiny", "--repeats", "2", "--threads", "1", "--out", str(tmp_path / name)]) == 0
     assert torch.get_num_threads() == threads
     printed = capsys.readouterr().out
-    assert "cheetah" in printed and "CEM, 4 iterations" in printed
+    assert "cheetah" in printed and "CEM, 4 iterations" in printed and "PETS" in printed
     content = json.loads((tmp_path / "plans.json").read_text())
     assert content["threads"] == "1"
     table = pd.read_csv(tmp_path / "plans.csv")
     for rows in (pd.DataFrame(content["plans"]), table):
-        assert list(rows.task) == ["obstacles", "obstacles", "cheetah", "cheetah"]
+        assert list(rows.task) == ["obstacles", "obstacles", "cheetah", "cheetah", "cheetah"]
         assert (rows.ms_per_plan >= rows.best_ms).all()
         assert rows.share_of_peak.to_numpy() == pytest.approx(rows.gflops / rows.peak_gflops, rel=1e-4)
         assert rows.gflops.to_numpy() == pytest.approx(1e3 * rows.gflop_per_plan / rows.ms_per_plan, rel=1e-4)
@@ -38,9 +38,11 @@ def test_the_settings_are_the_published_ones_and_their_arithmetic_is_counted() -
     assert (obstacles.horizon, cheetah.horizon) == (10, 15)
     assert obstacles_cem.cem_iterations == cheetah_cem.cem_iterations == 4
     per_state = 2 * 3 * ((4 + 2) * 250 + 250 * 250 + 250 * 4)
-    assert plan_function(obstacles)[1] == per_state * 1000 * 10
-    assert plan_function(obstacles_cem)[1] == per_state * 1000 * 10 * 4
-    assert plan_function(cheetah)[1] == 2 * 3 * ((21 + 6) * 250 + 250 * 250 + 250 * 21) * 1000 * 15
+    assert mpc_plan(obstacles).flop == per_state * 1000 * 10
+    assert mpc_plan(obstacles_cem).flop == per_state * 1000 * 10 * 4
+    assert mpc_plan(cheetah).flop == 2 * 3 * ((21 + 6) * 250 + 250 * 250 + 250 * 21) * 1000 * 15
+    per_particle = 2 * ((21 + 6) * 200 + 3 * 200 * 200 + 200 * 2 * 21)
+    assert pets_plan().flop == per_particle * 500 * 20 * 30
     assert matrix_product(8)[1] == 2 * 8**3
 
 
