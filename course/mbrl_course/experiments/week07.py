@@ -169,6 +169,27 @@ _SMALL: dict[str, Any] = {
 
 _PENDULUM = MBPORunConfig(**_SMALL, total_steps=5000, num_eval_episodes=10, variants=(*_SAC, "MBPO:"))
 _INVERTED = replace(_PENDULUM, task="InvertedPendulum-v5", updates_per_step=20, num_eval_episodes=5)
+_CARTPOLE = replace(
+    _PENDULUM,
+    task="cartpole-balance",
+    total_steps=400,
+    eval_every=50,
+    num_eval_episodes=5,
+    start_steps=150,
+    updates_per_step=8,
+    learning_rate=1e-3,
+    rollout_lengths=(10, 10),
+    num_rollouts=1000,
+    model_every=75,
+    model_epochs=100,
+    variants=(
+        *_SAC,
+        *(f"k = {k}: rollout_lengths={k}/{k}" for k in (1, 3, 10, 30)),
+        *(f"real ratio {share}: real_ratio={share}" for share in ("0", "0.5", "1")),
+        *(f"penalty {beta}: penalty={beta}" for beta in ("0.5", "2")),
+    ),
+)
+"""k = 10 is the preset; what else is compared differs from it in one setting."""
 _HOPPER = MBPORunConfig(
     task="Hopper-v5",
     total_steps=125_000,
@@ -203,6 +224,9 @@ _ABLATIONS = {
 }
 
 EXPERIMENTS: tuple[Experiment[Any], ...] = (
+    _experiment(
+        "mbpo-cartpole", "Balancing cart-pole: SAC, rollout lengths, real ratios and penalties", _CARTPOLE, {}
+    ),
     _experiment("mbpo-pendulum", "Pendulum: MBPO against SAC", _PENDULUM, {"total_steps": 3000}),
     _experiment(
         "mbpo-inverted-pendulum",
