@@ -128,7 +128,7 @@ def plot(options: argparse.Namespace) -> int:
 
     path = options.save or options.out / options.name / f"{options.scale}.png"
     logs = _explained(options.name, lambda: tables.read_logs(options.name, options.scale, options.out))
-    print(tables.final_table(options.name, logs).to_string(index=False))
+    print(_explained(options.name, lambda: tables.tables_text(options.name, logs)))
     print(tables.save_figure(options.name, logs, path))
     return OK
 

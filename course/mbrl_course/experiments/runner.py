@@ -53,6 +53,9 @@ class Experiment(Generic[C]):
         solved_at: the return from which on the task counts as solved, where there is such a number.
         baseline: the variant that the others are compared with: how fast do they reach 80 % of what it earns
             in the end?
+        preset: the variant to start with, of cheap and dear ones: then the figure shows what each of them
+            earns for its computing, see `pareto`.
+        verdicts: makes a further table of the rows, where the experiment puts claims to the test.
     """
 
     name: str
@@ -63,6 +66,8 @@ class Experiment(Generic[C]):
     published: str = ""
     solved_at: float | None = None
     baseline: str = ""
+    preset: str = ""
+    verdicts: Callable[[pd.DataFrame], pd.DataFrame] | None = None
 
 
 class Run:

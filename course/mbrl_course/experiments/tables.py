@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from pandas.api.types import is_numeric_dtype
 
 from mbrl_course.evaluation import iqm, iqm_interval
@@ -153,6 +154,18 @@ def final_table(name: str, logs: pd.DataFrame) -> pd.DataFrame:
     return table.round({column: 3 for column in ("iqm", "low", "high")})
 
 
+def tables_text(name: str, logs: pd.DataFrame) -> str:
+    """The final table of an experiment and, where it has claims to judge, its verdicts."""
+    text = final_table(name, logs).to_string(index=False)
+    verdicts = get_experiment(name).verdicts
+    if verdicts is None or SETTINGS in logs.columns:
+        return text
+    try:
+        return f"{text}\n\n{verdicts(logs).to_string(index=False)}"
+    except ModuleNotFoundError as error:  # an edition that leaves week 8's module to the students
+        return f"{text}\n\nno verdicts without {error.name}"
+
+
 def save_figure(name: str, logs: pd.DataFrame, path: str | Path) -> Path:
     """Draws an experiment's figure into a file.
 
@@ -166,6 +179,24 @@ def save_figure(name: str, logs: pd.DataFrame, path: str | Path) -> Path:
     """
     import matplotlib.pyplot as plt
 
+    experiment = get_experiment(name)
+    if experiment.preset and experiment.solved_at is not None:
+        from mbrl_course.experiments.pareto import plot_pareto
+
+        axes = plot_pareto(logs, experiment.solved_at, preset=experiment.preset)
+    else:
+        axes = _plot_panels(logs)
+    figure = axes[0].figure
+    figure.suptitle(experiment.title, x=0.01, ha="left", fontweight="bold", fontsize=11)
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(target, dpi=120, bbox_inches="tight")
+    plt.close(figure)
+    return target
+
+
+def _plot_panels(logs: pd.DataFrame) -> NDArray[np.object_]:
+    """The learning curves, or where there are none the scores, in a panel for each metric."""
     from mbrl_course.plotting import new_axes, plot_learning_curves, plot_scores
 
     layout = layout_of(logs)
@@ -183,13 +214,7 @@ def save_figure(name: str, logs: pd.DataFrame, path: str | Path) -> Path:
         else:
             named = pd.concat([group.assign(what=label) for label, group in groups.items()])
             plot_scores(named, "what", layout.y, ylabel=ylabel, ax=ax)
-    figure = axes[0].figure
-    figure.suptitle(get_experiment(name).title, x=0.01, ha="left", fontweight="bold", fontsize=11)
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(target, dpi=120, bbox_inches="tight")
-    plt.close(figure)
-    return target
+    return axes
 
 
 def chosen_results(names: Sequence[str] = ()) -> list[tuple[str, str]]:
@@ -230,8 +255,7 @@ def _one_result(name: str, scale: str) -> str:
         f"  published  {experiment.published or 'nothing that we know of'}",
         f"  measured   seeds {header['seeds']}; minutes: {header['minutes']}; {header['machine']}",
     ]
-    table = final_table(name, logs).to_string(index=False)
-    return "\n".join([*lines, *(f"    {line}" for line in table.splitlines())])
+    return "\n".join([*lines, *(f"    {line}" for line in tables_text(name, logs).splitlines())])
 
 
 def _listed(shipped: Sequence[tuple[str, str]]) -> str:

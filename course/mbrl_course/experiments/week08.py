@@ -7,6 +7,7 @@ settings, so that ten seeds of all variants take an evening: what is compared is
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
@@ -14,7 +15,9 @@ from torch import Tensor
 from mbrl_course.envs import Task, get_task
 from mbrl_course.experiments.comparison import ComparisonConfig, run_comparison
 from mbrl_course.experiments.runner import Experiment, Run
+from mbrl_course.experiments.solved import SOLVED_AT
 from mbrl_course.experiments.variants import each_variant, ledger, scales, settings_of
+from mbrl_course.experiments.verdicts import verdict_table
 from mbrl_course.experiments.week05 import PETSTrialsConfig, run_trials
 from mbrl_course.experiments.week07 import MBPORunConfig, train_mbpo
 
@@ -216,6 +219,7 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
         function=run_clinic_pets,
         configs=scales(_PETS, {}, _PETS_SMOKE),
         published="an engineer's report: each change is worth 10 to 60 %, see `verdicts.CLAIMS`",
+        verdicts=partial(verdict_table, "clinic-pets"),
     ),
     Experiment(
         name="clinic-mbpo",
@@ -224,6 +228,7 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
         function=run_clinic_mbpo,
         configs=scales(_MBPO, {}, _MBPO_SMOKE),
         published="an engineer's report: each change is worth 8 to 60 %, see `verdicts.CLAIMS`",
+        verdicts=partial(verdict_table, "clinic-mbpo"),
     ),
     Experiment(
         name="final-comparison",
@@ -245,6 +250,6 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
                 "model_epochs": 2,
             },
         ),
-        solved_at=-250.0,
+        solved_at=SOLVED_AT["pendulum"],
     ),
 )
