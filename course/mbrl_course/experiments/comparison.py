@@ -49,9 +49,9 @@ class ComparisonConfig:
 
     task: str = "pendulum"
     agents: tuple[str, ...] = AGENTS
-    num_trials: int = 10
-    off_policy_steps: int = 3000
-    on_policy_steps: int = 20_480
+    num_trials: int = 8
+    off_policy_steps: int = 2500
+    on_policy_steps: int = 15_360
     eval_every: int = 250
     num_eval_episodes: int = 5
     hidden_sizes: tuple[int, ...] = (64, 64)
