@@ -228,8 +228,8 @@ def _searches(horizon: int) -> tuple[str, ...]:
     )
 
 
-def _pareto(task: str, title: str, horizon: int, num_trials: int) -> Experiment[Any]:
-    """What a return costs in a task: cheap and dear settings of PETS, around one of them."""
+def _pareto(task: str, title: str, horizon: int, num_trials: int, preset: str) -> list[Experiment[Any]]:
+    """What a return costs in a task: cheap and dear settings of PETS; and one of them, until it is solved."""
     base = PETSTrialsConfig(
         task=task,
         planner="iCEM",
@@ -241,14 +241,28 @@ def _pareto(task: str, title: str, horizon: int, num_trials: int) -> Experiment[
     )
     smoke = {**_SMOKE, "variants": ("CEM: planner=CEM", "MPPI: planner=MPPI", "iCEM: planner=iCEM")}
     laptop = {**_LAPTOP, "num_trials": num_trials}
-    return Experiment(
-        name=f"pareto-pets-{task.removesuffix('-swingup')}",
-        week=5,
-        title=f"{title}: what PETS earns for how much computing",
-        function=run_pets,
-        configs=scales(base, laptop, {**laptop, **smoke}),
-        solved_at=SOLVED_AT[task],
-    )
+    short, solved_at = task.removesuffix("-swingup"), SOLVED_AT[task]
+    (chosen,) = (text for text in base.variants if text.startswith(f"{preset}: "))
+    one = replace(base, variants=(chosen,))
+    return [
+        Experiment(
+            name=f"pareto-pets-{short}",
+            week=5,
+            title=f"{title}: what PETS earns for how much computing",
+            function=run_pets,
+            configs=scales(base, laptop, {**laptop, **smoke}),
+            solved_at=solved_at,
+            preset=preset,
+        ),
+        Experiment(
+            name=f"pets-{short}-preset",
+            week=5,
+            title=f"{title}: PETS, laptop preset, from an untrained model to a trial of {solved_at:.0f}",
+            function=run_pets,
+            configs=scales(one, {**laptop, "num_trials": 12}, {**laptop, **_SMOKE}),
+            solved_at=solved_at,
+        ),
+    ]
 
 
 EXPERIMENTS: tuple[Experiment[Any], ...] = (
@@ -269,6 +283,6 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
         "100/15/3 far below 500/30/5: 28 against 100 to 150 in one report, on another cart-pole",
     ),
     *_comparisons("pendulum", "Pendulum"),
-    _pareto("cartpole-swingup", "Cart-pole swing-up", horizon=25, num_trials=7),
-    _pareto("pendulum", "Pendulum", horizon=20, num_trials=5),
+    *_pareto("cartpole-swingup", "Cart-pole swing-up", horizon=25, num_trials=7, preset="iCEM 40/25/2"),
+    *_pareto("pendulum", "Pendulum", horizon=20, num_trials=5, preset="iCEM 40/20/2"),
 )
