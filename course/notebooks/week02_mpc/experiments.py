@@ -40,11 +40,13 @@ from dataclasses import replace
 import matplotlib.pyplot as plt
 import pandas as pd
 import torch
+from IPython.display import display
 
 from mbrl_course.envs import get_task
 from mbrl_course.envs.obstacles import plot_state
 from mbrl_course.evaluation import evaluate, summary
 from mbrl_course.experiments import Run, get_config, load_header, load_reference, run
+from mbrl_course.experiments.figures import ledger_table, shipped
 from mbrl_course.experiments.week02 import run_mpc
 from mbrl_course.films import episode_film
 from mbrl_course.mpc import RandomShootingConfig, RandomShootingPlanner, rollout, run_episode
@@ -265,6 +267,12 @@ plot_learning_curves(
 plt.show()
 
 # %% [markdown]
+# And the ledger: what the last point of the curve cost. A model call is one imagined step of one member.
+
+# %%
+ledger_table("q3-obstacles", loop, SCALE)
+
+# %% [markdown]
 # **Question.** (a) How much of the gain comes from the first iteration, and what is left for the others? (b) How do the two
 # curves go together, and why is the hold-out loss a bad judge of the model here? (c) What would you measure instead, to
 # know whether a model is good enough to plan in?
@@ -361,6 +369,11 @@ for name in titles:
             print(
                 f"{name}, {scale}: seeds {header['seeds']}, {header['minutes']} minutes on {header['machine']}"
             )
+
+# %%
+for name in titles:
+    if shipped(name) is not None:
+        display(ledger_table(name))
 
 # %% [markdown]
 # With six action dimensions and a horizon of 15 a plan has 90 numbers. Random shooting still makes the cheetah run, in some

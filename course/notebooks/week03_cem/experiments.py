@@ -43,6 +43,7 @@ from mbrl_course.cem import CEMConfig, CEMPlanner
 from mbrl_course.envs import get_task
 from mbrl_course.evaluation import probability_of_improvement, summary
 from mbrl_course.experiments import get_config, load_reference, load_results, run
+from mbrl_course.experiments.figures import ledger_table
 from mbrl_course.films import episode_film
 from mbrl_course.icem import ICEMConfig, ICEMPlanner, colored_noise
 from mbrl_course.mpc import run_episode
@@ -371,6 +372,12 @@ else:
 # %%
 last = cheetah[cheetah["iteration"] == cheetah["iteration"].max()]
 last[["search", "seed", "env_steps", "eval_return", "holdout_loss", "seconds"]].round(3)
+
+# %% [markdown]
+# And the ledger, with the runs that ship: medians over seeds.
+
+# %%
+ledger_table("q5", cheetah, SCALE)
 
 # %% [markdown]
 # **Explain what you see.** (a) What does more search buy here, and what does it cost (look at the seconds)?
