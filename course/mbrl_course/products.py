@@ -30,8 +30,13 @@ ONEDNN_IS_FASTER = _onednn_is_faster()
 
 
 def by_onednn(x: Tensor, fan_in: int, fan_out: int) -> bool:
-    """Whether a layer with the inputs x [..., N, in] is computed by oneDNN: its products are large enough."""
-    return ONEDNN_IS_FASTER and x.dtype == torch.float32 and x.shape[-2] * fan_in * fan_out >= WORTHWHILE
+    """Whether a layer with the inputs x [..., N, in] is computed by oneDNN: its products are large enough.
+
+    Not where `torch.compile` is at work, which chooses by itself.
+    """
+    if torch.compiler.is_compiling() or not ONEDNN_IS_FASTER:
+        return False
+    return x.dtype == torch.float32 and x.shape[-2] * fan_in * fan_out >= WORTHWHILE
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -122,6 +122,7 @@ class SACConfig:
         target_entropy: of the policy, in nats per action dimension.
         init_gain: draws the first weights with `networks.xavier_weights` and this gain; None leaves them.
         exploration_noise: c, see `SAC.explore`; 0 adds nothing.
+        compile: have the networks compiled, see `mbrl_course.compiling`.
     """
 
     hidden_sizes: tuple[int, ...] = (256, 256)
@@ -133,6 +134,7 @@ class SACConfig:
     target_entropy: float = -1.0
     init_gain: float | None = None
     exploration_noise: float = 0.0
+    compile: bool = False
 
     def __post_init__(self) -> None:
         """Refuses values that make no sense, with the field's name."""
@@ -223,6 +225,10 @@ class SAC:
         self.targets = Critics(obs_dim, action_dim, config.hidden_sizes)
         self.targets.load_state_dict(self.critics.state_dict())
         self.targets.requires_grad_(False)
+        if config.compile:
+            from mbrl_course.compiling import compile_networks
+
+            compile_networks(self.actor, self.critics, self.targets)
         self.log_temperature = torch.tensor(math.log(config.initial_temperature), requires_grad=True)
         self.target_entropy = config.target_entropy * action_dim
 

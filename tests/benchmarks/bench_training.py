@@ -116,13 +116,14 @@ def ensemble_job(hidden: tuple[int, ...], members: int) -> Job:
     return "ensemble, gradient steps", lambda: model.training_step(inputs, targets), plain_name, plain, 1
 
 
-def sac_job(hidden: tuple[int, ...]) -> Job:
+def sac_job(hidden: tuple[int, ...], compile: bool = False) -> Job:
     """One update of critics, actor, temperature and targets."""
     generator = torch.Generator().manual_seed(0)
     batch = random_batch(generator)
     ones = torch.ones(ACTION_DIM)
-    agent = SAC(OBS_DIM, -ones, ones, SACConfig(hidden_sizes=hidden), generator)
-    return "SAC, updates", lambda: agent.update(batch), "an eager update", plain_sac(hidden, batch), 1
+    agent = SAC(OBS_DIM, -ones, ones, SACConfig(hidden_sizes=hidden, compile=compile), generator)
+    name = "SAC, compiled updates" if compile else "SAC, updates"
+    return name, lambda: agent.update(batch), "an eager update", plain_sac(hidden, batch), 1
 
 
 def plain_sac(hidden: tuple[int, ...], batch: Batch) -> Callable[[], object]:
@@ -194,12 +195,13 @@ def env_job(task_name: str, plain_id: str, steps: int) -> Job:
     return f"{task_name}, environment steps", stepper(ours), plain_id, stepper(plain), steps
 
 
-def jobs(tiny: bool = False) -> list[Job]:
-    """All that is measured."""
+def jobs(tiny: bool = False, compile: bool = False) -> list[Job]:
+    """All that is measured; with `compile` SAC's compiled update, too."""
     hidden_ensemble, hidden_sac = ((8,), (8,)) if tiny else ((200,) * 4, (256, 256))
     return [
         ensemble_job(hidden_ensemble, 2 if tiny else 7),
         sac_job(hidden_sac),
+        *([sac_job(hidden_sac, compile=True)] if compile else []),
         *(env_job(ours, plain, 5 if tiny else 500) for ours, plain in ENV_PAIRS.items()),
     ]
 
@@ -227,6 +229,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=60, help="how often each is timed (60)")
     parser.add_argument("--threads", type=int, help="threads of torch; by default as many as it takes itself")
     parser.add_argument("--tiny", action="store_true", help="tiny networks: does it run at all?")
+    parser.add_argument("--compile", action="store_true", help="measure SAC's compiled update too")
     options = parser.parse_args(arguments)
     if options.repeats < 1:
         parser.error(f"--repeats is {options.repeats}, expected at least 1")
@@ -234,7 +237,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.threads is not None:
             torch.set_num_threads(options.threads)
-        rows = measure(jobs(options.tiny), options.repeats)
+        rows = measure(jobs(options.tiny, options.compile), options.repeats)
         about = machine()
     finally:
         torch.set_num_threads(before)
