@@ -94,6 +94,7 @@ def test_every_experiment_runs_and_leaves_its_files(name: str, tmp_path: Path) -
         ("dyna-ppo-cartpole", 7),
         ("mbpo-pendulum", 1),
         ("mbpo-pendulum", 7),
+        ("final-comparison", 3),
     ],
 )
 def test_an_interrupted_run_ends_as_an_undisturbed_one(

@@ -51,7 +51,7 @@ class ComparisonConfig:
     agents: tuple[str, ...] = AGENTS
     num_trials: int = 8
     off_policy_steps: int = 2500
-    on_policy_steps: int = 15_360
+    on_policy_steps: int = 40_960
     eval_every: int = 250
     num_eval_episodes: int = 5
     hidden_sizes: tuple[int, ...] = (64, 64)
@@ -109,7 +109,7 @@ def plan_with_one_network(task: Task, config: ComparisonConfig, run: Run, agent:
         settings,
         reward=task.reward,
         terminated=task.terminated,
-        generator=run.generator,
+        generator=torch.Generator().manual_seed(run.seed),  # so that all planners start with the same trial
     )
     counted, bounds = CountingModel(model), (task.action_low, task.action_high)
     planner: Planner
