@@ -1,0 +1,487 @@
+# %% [markdown]
+# # Week 8 · Experiments: the ward round
+#
+# An engineer's report promises ten quick wins for PETS and MBPO. In `build.ipynb` you made the instruments;
+# here every claim is put to the test.
+#
+# 1. **One claim, live**: 50 policy updates instead of 20, with a few seeds, against real steps and against time.
+# 2. **All ten claims**: controlled comparisons on the cart-pole and on the pendulum. The verdict table: real, not
+#    shown, or harmful, and what each change costs in time.
+# 3. **A tuned agent**: Optuna with a fixed budget, and what the same budget would have bought otherwise.
+# 4. **The final comparison**: every agent of the course on one task, against env steps, minutes and model
+# calls.
+#
+# Everything runs on *your* functions from `build.ipynb`, which has to lie beside this notebook. There are
+# predictions to write down, and questions about what you saw. Both are read by a person. A wrong prediction
+# with a reason earns full marks.
+#
+# **To read** before: Agarwal et al. (2021), Section 4, and, for the pleasure of it, Henderson et al. (2018).
+#
+# **Time**: some minutes with `SCALE = "laptop"`, less than one minute with `"smoke"`. What would take
+# an evening, ten seeds of every variant, was measured by the course and is shown from its files.
+
+# %% kind="parameters"
+SCALE = "laptop"  # "smoke": seconds, to see that all runs; "laptop": minutes; "full": the same settings
+USE_REFERENCE = False  # True takes the course's own solutions, where they are installed
+USE_MINE = False  # True takes the earlier weeks from your own notebooks, too, where they pass their checks
+NUM_SEEDS = 3  # of the claim that is tried live
+NUM_TRIALS = 8  # of the tuning
+RESUME = False  # True keeps the finished part of an interrupted run; not after a change of your code
+
+# %% kind="setup"
+from mbrl_course.student import use_notebook
+
+use_notebook("week08", "build.ipynb", reference=USE_REFERENCE, use_mine=USE_MINE)
+
+# %% kind="setup"
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+
+from mbrl_course.clinic import (
+    common_budget,
+    interquartile_mean,
+    iqm_improvement,
+    performance_profile,
+    probability_of_improvement,
+    score_at_budget,
+    verdict,
+)
+from mbrl_course.experiments import get_config, load_results, run
+from mbrl_course.experiments.figures import ledger_table, plot_results, shipped_note
+from mbrl_course.experiments.tuning import tune
+from mbrl_course.experiments.verdicts import CLAIMS, RETURNS, run_scores, verdict_table
+from mbrl_course.plotting import COLORS, GREY, new_axes
+
+torch.set_num_threads(1)  # the tensors are small: more threads would wait for each other
+if SCALE == "smoke":
+    NUM_SEEDS, NUM_TRIALS = 2, 2
+
+# %% [markdown]
+# ## 1. One claim, live
+#
+# Claim 9 says: 50 policy updates instead of 20 are worth +30 to 50 %. The patient is a small MBPO on the
+# pendulum: 1200 real steps, rollouts of one step in an ensemble of three, and SAC. It makes 4 updates per
+# real step, which is 20 for every five. With the change it makes 10, which is 50 for every five. **Nothing
+# else differs**: one change, the same seeds, the same evaluation.
+
+# %%
+config = get_config("clinic-mbpo", SCALE)
+for field in ("total_steps", "eval_every", "updates_per_step", "batch_size", "learning_rate", "num_rollouts"):
+    print(f"{field:18} {getattr(config, field)}")
+VARIANTS = ("MBPO:", "50 updates: updates_per_step=10")
+
+# %% [markdown]
+# **Write down your prediction.** (a) Does it help, at equal real steps? (b) Does it help at equal time? (c)
+# With three seeds, what will the interval of the improvement look like?
+
+# %% [markdown] kind="written" id="predict-updates" points=2
+# **Model answer.** (a) Probably: after a few hundred steps SAC is limited by the number of its updates, and
+# MBPO was made to allow many of them, since imagined transitions keep them from overfitting to few real ones.
+# Too many updates on a poor model could also harm. (b) Hardly: each real step costs about two and a half
+# times the updates, and in the same time the agent without the change sees more real steps. (c) Very wide, or
+# deceptively narrow: three runs know nothing of the fourth (8.2).
+#
+# **Rubric.** 1 point: (a) and (b) each with a reason. 1 point: says something sound about three seeds.
+
+# %%
+updates = run("clinic-mbpo", range(NUM_SEEDS), SCALE, {"variants": VARIANTS}, fresh=not RESUME)
+
+# %% [markdown]
+# The same runs, once over real steps and once over the minutes of the processor. Dashed, where they ship: the
+# ten seeds of the course.
+
+# %%
+axes = new_axes(columns=2, width=6.0, height=4.2)
+ours = "variant in ['MBPO', '50 updates']"
+for ax, x in zip(axes, ("env_steps", "minutes"), strict=True):
+    plot_results(
+        "clinic-mbpo", updates, SCALE, x=x, where=ours, title=f"Pendulum, by {x.replace('_', ' ')}", ax=ax
+    )
+axes[0].get_legend().remove()
+axes[1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+plt.show()
+ledger_table("clinic-mbpo", updates, SCALE).query("variant in ['MBPO', '50 updates']")
+
+# %% [markdown]
+# Now as numbers, at two budgets: as many real steps as all runs made, and as much time as all runs had. The
+# functions are yours.
+
+
+# %%
+def curves_of(rows, column):
+    """Costs and returns of each seed, [seeds, P] each, from the rows of one variant."""
+    runs = [group.sort_values("env_steps") for _, group in rows.groupby("seed")]
+    return tuple(
+        torch.tensor(np.stack([r[name].to_numpy(float) for r in runs])) for name in (column, "eval_return")
+    )
+
+
+def at_equal_cost(rows, new, old):
+    """What `new` has over `old` at the largest budgets that all runs of both have spent."""
+    found = []
+    for column, unit in (("env_steps", "real steps"), ("cpu_seconds", "CPU seconds")):
+        curves = {name: curves_of(rows[rows["variant"] == name], column) for name in (new, old)}
+        budget = common_budget(*(costs for costs, _ in curves.values()))
+        x, y = (score_at_budget(*curves[name], budget)[:, None] for name in (new, old))  # [seeds, 1]
+        row = {"at equal": f"{budget:,.0f} {unit}", "seeds": len(x)}
+        if x.isnan().any() or y.isnan().any():
+            found.append(row | {"verdict": "a run has nothing to show yet"})
+            continue
+        gain = iqm_improvement(x, y, generator=torch.Generator().manual_seed(0))
+        row |= {new: float(interquartile_mean(x)), old: float(interquartile_mean(y))}
+        row |= {"gain": float(gain.point), "low": float(gain.low), "high": float(gain.high)}
+        found.append(row | {"P(better)": float(probability_of_improvement(x, y)), "verdict": verdict(gain)})
+    return pd.DataFrame(found).set_index("at equal").round(2).fillna("")
+
+
+at_equal_cost(updates, "50 updates", "MBPO")
+
+# %% [markdown]
+# And the same table from the seeds that ship with the course:
+
+# %%
+print(shipped_note("clinic-mbpo"))
+if (measured := load_results("clinic-mbpo", "laptop")) is not None:
+    display(at_equal_cost(measured, "50 updates", "MBPO"))
+
+# %% [markdown]
+# **Explain what you see.** (a) What do your seeds allow you to say at equal real steps, what at equal time?
+# (b) Where the course's seeds are shown: do they say the same as yours? If not, which do you believe, and
+# why?
+
+# %% [markdown] kind="written" id="explain-updates" points=4
+# **Model answer.** (a) Whatever the two intervals allow: "real" only where the interval leaves out 0, and
+# with three seeds even that with a grain of salt, since a 95 % interval of three seeds holds the truth in
+# about 70 % of the experiments (8.2). The budget decides as much as the change does: 2.5 times the updates
+# take about twice the time. At equal time the runs without the change have had about twice as many real
+# steps. (b) Ten seeds count for more than three. If three seeds say "real" and ten "not shown", the three
+# were lucky; if it is the other way round, three were too few to see it.
+#
+# **Rubric.** 2 points for (a): reads both intervals correctly (1), and tells the two budgets apart (1). 2
+# points for (b): compares with the shipped seeds, if there are any (1), and gives a reason that has to do
+# with the number of seeds (1).
+
+# %% [markdown]
+# ## 2. All ten claims
+#
+# What a controlled comparison needs, before the first run:
+#
+# - **One change at a time**, against the same agent without it. Where a claim recommends what the agent does
+#   anyway (the warm start that repeats, true rewards), the agent is compared with a variant that lacks it.
+# - **A score that was chosen beforehand**: the mean over all evaluations of a run, that is, the area under
+#   its learning curve. The report promises quicker learning, and the last evaluation alone is noisier. It is
+#   on a scale on which the random policy has 0 and a good one 1, so that percent means something.
+# - **Ten seeds** for each side, and all of them count.
+# - **All that was tried is shown**, in the order of the report.
+#
+# The patients are small PETS on the cart-pole swing-up, six trials, and small MBPO on the pendulum, 1200
+# steps. Claims that make sense for both are tried on both.
+
+# %%
+for name, scale in RETURNS.items():
+    print(f"{name:12} 0 = random policy, {scale.random:.0f};  1 = a good one, {scale.good:.0f}")
+pd.DataFrame(CLAIMS).drop_duplicates(["experiment", "variant", "against"])[
+    ["number", "what", "promised", "experiment", "variant", "against"]
+].set_index("number")
+
+# %% [markdown]
+# **Write down your prediction** before you run the next cell: for each of the ten claims real, not shown or
+# harmful, with half a sentence why. How many verdicts of the report will stand?
+
+# %% [markdown] kind="written" id="predict-claims" points=5
+# **Model answer.** Reasons count here, and there is more than one sound guess. For instance: (1) A small gain
+# keeps first outputs near 0, which the normalised targets make harmless anyway: small effect. (2) More
+# exploration helps where the agent explores too little, and the pendulum does not need it. (3) The mean of
+# the members is a steadier guess than one of them, but it hides disagreement. (4) Repeat or zero: week 3 saw
+# no difference. (5) Naive shaping can lead astray; a potential should help a short-sighted planner, and SAC
+# somewhat. (6) A larger batch gives less noisy steps for more time; with a given learning rate the effect is
+# small, and fewer steps for each pass through the data may even harm the model. (7) A schedule pays at the
+# end of long training, not in 1200 steps. (8) Week 4: rare transitions; the pendulum has none. (9) More
+# updates per step are what a model is for. (10) True rewards save the learning of a function that is smooth
+# and easy: small effect, larger at the beginning.
+#
+# **Rubric.** Half a point for each claim with a verdict and a reason that refers to the method or to an
+# earlier week.
+
+# %%
+EXPERIMENTS = {"clinic-pets": "PETS, cart-pole", "clinic-mbpo": "MBPO, pendulum"}
+STRICT = 1 - 0.05 / len(CLAIMS)  # Bonferroni, for all comparisons together
+tables = {}
+for name in EXPERIMENTS:
+    print(shipped_note(name))
+    rows = load_results(name, "laptop")
+    if rows is None:
+        continue
+    table = verdict_table(name, rows)
+    table["strict"] = verdict_table(name, rows, confidence=STRICT)["verdict"]
+    table["by last return"] = verdict_table(name, rows, "final")["verdict"]
+    tables[name] = table
+columns = ["number", "claim", "promised", "seeds", "gain", "low", "high", "better"]
+columns += ["verdict", "strict", "by last return", "cpu_seconds", "cost"]
+verdicts = pd.concat(tables, names=["experiment"]).droplevel(1).reset_index() if tables else None
+if verdicts is not None:
+    display(verdicts.sort_values("number", kind="stable").set_index("experiment")[columns])
+
+# %% [markdown]
+# `gain`, `low` and `high` are in percent of the score without the change (of its estimate: the interval is
+# that of the difference); `better` is the probability of improvement; `strict` is the verdict with
+# Bonferroni's confidence, and `by last return` the one for the last evaluation instead of the whole curve.
+# `cost` says how many times the processor's time a run takes with the change.
+#
+# As a picture: the promise (grey), and what was found.
+
+# %%
+if verdicts is not None:
+    colors = {"real": COLORS[2], "not shown": GREY, "harmful": COLORS[3], "too few seeds": COLORS[9]}
+    axes = new_axes(columns=len(tables), width=6.8, height=4.6)
+    for ax, (name, table) in zip(axes, tables.items(), strict=True):
+        table = table.iloc[::-1].reset_index(drop=True)
+        for place, row in table.iterrows():
+            low, high = (float(end) for end in row["promised"].replace("+", "").split(" to "))
+            ax.barh(place, high - low, left=low, height=0.75, color=GREY, alpha=0.2, linewidth=0)
+            ax.plot([row["low"], row["high"]], [place, place], color=colors[row["verdict"]], linewidth=3)
+            ax.plot(row["gain"], place, "o", color=colors[row["verdict"]], markersize=7)
+        ax.axvline(0, color="black", linewidth=1)
+        ax.set_yticks(
+            range(len(table)), [f"{n}  {c}" for n, c in zip(table["number"], table["claim"], strict=True)]
+        )
+        ax.set(xlabel="gain, % of the score without the change", ylim=(-0.6, len(table) - 0.4))
+        ax.set_title(f"{EXPERIMENTS[name]}, {table['seeds'].min()} seeds")
+    for name in [name for name in colors if name in set(verdicts["verdict"])]:
+        axes[-1].plot([], [], "o-", color=colors[name], label=name)
+    axes[-1].barh(0, 0, color=GREY, alpha=0.2, label="promised")
+    axes[-1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    plt.show()
+else:
+    print("The results of the claims do not ship yet; the commands above make them.")
+
+# %% [markdown]
+# And in words, made from the table, so that they say what was measured and nothing else:
+
+# %%
+if verdicts is not None:
+    for number, rows in verdicts.groupby("number"):
+        print(f"{number:2}  {rows['claim'].iloc[0].split(',')[0]}, promised {rows['promised'].iloc[0]} %")
+        for _, row in rows.iterrows():
+            low, high = (float(end) for end in row["promised"].replace("+", "").split(" to "))
+            fate = row["verdict"]
+            if fate == "not shown":
+                fate += ", the promise is " + ("ruled out" if row["high"] < low else "not ruled out")
+            elif fate == "real":
+                fate += ", if less than promised" if row["high"] < low else ""
+            interval = f"{row['gain']:+.0f} % ({row['low']:+.0f} to {row['high']:+.0f})"
+            print(f"      {EXPERIMENTS[row['experiment']]:16} {row['claim'][:38]:39} {interval:24} {fate}")
+    print("\nof", len(verdicts), "comparisons:", verdicts["verdict"].value_counts().to_dict())
+    print("with the strict confidence:", verdicts["strict"].value_counts().to_dict())
+
+# %% [markdown]
+# Averages hide things. Here are the profiles of all variants: for each score, the share of the runs above it.
+# Coloured are the agent itself and what differs from it by a verdict, the others are grey.
+
+# %%
+thresholds = torch.linspace(0, 1.05, 106)
+shown = {name: load_results(name, "laptop") for name in EXPERIMENTS}
+shown = {name: rows for name, rows in shown.items() if rows is not None}
+if shown:
+    axes = new_axes(columns=len(shown), width=6.4, height=4.2)
+    for ax, (name, rows) in zip(axes, shown.items(), strict=True):
+        judged = tables[name][tables[name]["verdict"].isin(["real", "harmful"])]
+        named = list(dict.fromkeys([*judged["variant"], *judged["against"]]))
+        for number, (variant, part) in enumerate(rows.groupby("variant", sort=False)):
+            profile = performance_profile(run_scores(name, part), thresholds)
+            style = {"color": GREY, "alpha": 0.4, "linewidth": 1, "zorder": 1}
+            if variant in named:
+                style = {"color": COLORS[named.index(variant) % 10], "label": variant}
+            if number == 0:
+                style = {"color": "black", "linewidth": 3, "label": variant}
+            ax.plot(thresholds, profile, **style)
+        ax.set(xlabel="score", ylabel="share of runs above", title=EXPERIMENTS[name])
+        ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    plt.show()
+else:
+    print("The results of the claims do not ship yet.")
+
+# %% [markdown]
+# **Explain what you see.** Take the table of the course, or, where it doesn't ship, make one of your own for
+# a claim of your choice (`run("clinic-mbpo", range(10), SCALE, {"variants": ...})`, some minutes).
+#
+# (a) Which claims stand, which don't, which harm? For which of them does the verdict depend on the
+# confidence, or on the score?
+#
+# (b) "Not shown" for a claim that promised +20 to 40 %: look at its interval. Is an effect of that size ruled
+# out, or is it just not seen?
+#
+# (c) Choose one claim and one of your predictions that it contradicts (or confirms). What is the likely
+# mechanism, and what would you measure to find out?
+
+# %% [markdown] kind="written" id="explain-claims" points=6
+# **Model answer.** (a) As the table says. Verdicts that hold at the strict confidence and for both scores are
+# solid; one that is "real" at 95 % alone is a candidate: of eighteen comparisons without any effect about one
+# is expected to look like that. (b) There are two kinds of "not shown". If the upper end of the interval is
+# below what was promised, the promised effect is ruled out, though a smaller one is not. If the interval
+# reaches from below 0 to beyond the promise, ten seeds were too few to say anything, and "no effect" would be
+# as unfounded as the promise. (c) Any mechanism that fits the method, with a measurement that could
+# contradict it: for learned rewards, the error of the reward model over time; for the ensemble's mean, how
+# often the chosen plan's promise exceeds its return; for shaping, the true return of the first planned
+# trials.
+#
+# **Rubric.** 2 points for (a): reads the table correctly (1), and compares the verdicts by confidence or by
+# score (1). 2 points for (b): tells "ruled out" from "not seen" (1), with the ends of an interval (1). 2
+# points for (c): a mechanism (1), and a measurement (1).
+
+# %% [markdown]
+# ## 3. Tuning, within a budget
+#
+# "We tuned our method" is the quickest win of all, and the least often priced. Here Optuna tunes MBPO's
+# learning rate, the first temperature of its entropy and the batch size. Its budget is fixed: 8 trials of
+# half a run each, 600 steps, one seed. That is 4800 real steps, as many as four whole runs. Then the best
+# setting gets whole runs with seeds that the tuning has *not* seen.
+#
+# **Write down your prediction.** The best of the eight trials has some score. Will new runs with this setting
+# score higher, lower, or the same? Why?
+
+# %% [markdown] kind="written" id="predict-tuning" points=2
+# **Model answer.** Lower, on average: the best of eight noisy scores is the best partly by luck, and luck
+# does not come twice (regression to the mean). The setting can still be better than the default one. (The
+# scores here are not of equal length, so compare like with like: at the same number of steps.)
+#
+# **Rubric.** 1 point: a direction. 1 point: the reason, selection by a noisy score.
+
+# %%
+trial_steps = config.total_steps // 2
+space = ["learning_rate=log:3e-4..1e-2", "initial_temperature=log:0.02..0.5", "batch_size=64,128,256"]
+trials = tune(
+    "clinic-mbpo",
+    space if SCALE != "smoke" else space[:2],
+    NUM_TRIALS,
+    seeds=(100,),
+    scale=SCALE,
+    settings={"total_steps": trial_steps},
+    fresh=not RESUME,
+)
+trials.round(4)
+
+# %% [markdown]
+# The best setting with new seeds, whole runs. The untuned ones are those of part 1: they have the same seeds.
+
+# %%
+found = {name: trials[name][0] for name in trials.columns[2:]}
+best = " ".join(f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}" for k, v in found.items())
+print("tuned:", best)
+tuned = run("clinic-mbpo", range(NUM_SEEDS), SCALE, {"variants": (f"tuned: {best}",)}, fresh=not RESUME)
+both = pd.concat([updates[updates["variant"] == "MBPO"], tuned], ignore_index=True)
+axes = new_axes(columns=2, width=6.0, height=4.2)
+plot_results("clinic-mbpo", both, SCALE, where="variant in ['MBPO', 'tuned']", title="A run each", ax=axes[0])
+tuning_steps = NUM_TRIALS * trial_steps
+charged = both.assign(env_steps=both["env_steps"] + tuning_steps * (both["variant"] == "tuned"))
+for number, (variant, rows) in enumerate(charged.groupby("variant", sort=False)):
+    for _, one in rows.groupby("seed"):
+        axes[1].plot(
+            one["env_steps"], one["eval_return"], color=COLORS[number], label=variant if _ == 0 else None
+        )
+axes[1].axvspan(0, tuning_steps, color=GREY, alpha=0.12, linewidth=0, label="spent on tuning")
+axes[1].set(xlabel="environment steps, tuning included", ylabel="return", title="The whole bill")
+axes[1].legend(loc="lower right")
+plt.show()
+at_half = (
+    both[both["env_steps"] <= trial_steps]
+    .groupby(["variant", "seed"])["eval_return"]
+    .apply(lambda returns: returns.tail(-(-len(returns) // 4)).mean())
+)
+print(f"best of {NUM_TRIALS} trials: {trials['score'][0]:.0f};  the same measure with new seeds:")
+print(at_half.groupby("variant").agg(["mean", "min", "max"]).round(0))
+
+# %% [markdown]
+# **Explain what you see.** (a) Did the score of the best trial hold with new seeds? (b) If you report "tuned
+# MBPO learns in 1200 steps", what have you left out? How could an untuned rival have used the same budget?
+
+# %% [markdown] kind="written" id="explain-tuning" points=3
+# **Model answer.** (a) Compare the best trial's score with the mean of the new seeds at the same number of
+# steps; most often it is lower, by selection, and with three seeds it may by luck be higher. (b) The 4800
+# steps of the search and their time. The rival could have had a run that is five times as long, or four more
+# seeds, or a search of its own. A fair report tunes all agents within the same budget, evaluates on other
+# seeds, and puts the bill on the axis.
+#
+# **Rubric.** 1 point for (a), with figures. 2 points for (b): the cost of the search (1), an equal use of the
+# budget (1).
+
+# %% [markdown]
+# ## 4. The final comparison
+#
+# Every agent of the course on one task, the pendulum. There are three prices, and three orders. All runs are
+# the course's own.
+
+# %%
+print(shipped_note("final-comparison"))
+if load_results("final-comparison", "laptop") is not None:
+    axes = new_axes(columns=3, width=5.2, height=4.4)
+    for ax, x in zip(axes, ("env_steps", "minutes", "model_calls"), strict=True):
+        plot_results("final-comparison", x=x, title=f"against {x.replace('_', ' ')}", ax=ax)
+        ax.set_xscale("symlog", linthresh={"env_steps": 100, "minutes": 0.05, "model_calls": 1000}[x])
+        ax.get_legend().remove()
+    axes[-1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    plt.show()
+    display(ledger_table("final-comparison"))
+
+# %% [markdown]
+# **Explain what you see**, or, where the comparison doesn't ship, argue from what weeks 1 to 7 have measured.
+# (a) Which agent would you take for a robot that wears out? For a fast simulator? For a machine that has to
+# decide within a millisecond? (b) Which comparison of the three would the author of a model-free method show,
+# and which one the author of a planner? What would you ask either of them?
+
+# %% [markdown] kind="written" id="explain-final" points=4
+# **Model answer.** (a) For the robot, the agent with the best return after few real steps, a planner with a
+# learned model as a rule. For a fast simulator real steps are nearly free, so the best one per minute: often
+# a model-free agent, which needs no model to be fitted. For decisions within a millisecond a policy network
+# (SAC, MBPO, PPO), since a planner searches anew at every step. (b) Minutes against a planner, env steps
+# against a model-free agent; each looks best on its own axis. Ask for the other two axes, for the number of
+# seeds, and for what was spent on tuning.
+#
+# **Rubric.** 2 points for (a): three answers with reasons from the figure or from earlier weeks. 2 points for
+# (b): sees that the axis decides (1), a sound question (1).
+
+# %% [markdown]
+# ## What to take along
+#
+# - A claim is a comparison: one change, a score chosen beforehand, all seeds, an interval, a price.
+# - "Not shown" has two meanings, and the interval tells which: ruled out, or not seen.
+# - A tuned agent has spent its tuning.
+# - There is no best agent, only a best one at a price.
+#
+# ## Test yourself
+#
+# <details><summary>1. Why is the change "50 updates" compared with the same seeds as the agent without it, if the bootstrap then treats both as
+# independent?</summary>
+#
+# The same seeds give the same first episodes, so part of the luck is shared. To treat them as independent is
+# safe: it makes the interval too wide, if anything. Pairs could be used (differences seed by seed), but the
+# runs part ways after a few updates, and little of the pairing is left.
+# </details>
+# <details><summary>2. The score was chosen before the runs. What would be wrong with choosing it after a look at them?</summary>
+#
+# With two scores, two tasks and two confidences there are eight tables, and in one of them a claim will look
+# real. The choice itself is a search, and has to be paid for like one.
+# </details>
+# <details><summary>3. A change makes a run cost twice the time, and its gain is "real" at equal steps. When is it a win?</summary>
+#
+# When steps are what is scarce. Otherwise it has to beat the unchanged agent that runs twice as long.
+# </details>
+# <details><summary>4. Scores below the random policy count as 0. What is gained and what is lost by that?</summary>
+#
+# One run in which the cart drives off can't outweigh nine others. But how badly an agent may fail is hidden,
+# so look at the profile or at the worst run as well.
+# </details>
+# <details><summary>5. You have time for 20 runs. Ten seeds of two variants, or five of four?</summary>
+#
+# With five seeds, 95 % intervals hold the truth in only 80 to 90 % of the cases, and are wide. Ten of two
+# answer one question; five of four answer none for sure. If there are many candidates, screen them with few
+# seeds, and confirm the best with *new* ones.
+# </details>
+#
+# ## Where next
+#
+# You have built the whole chain, from a buffer to MBPO, and the means to judge it. From here: TD-MPC2
+# (planning in a latent space), Dreamer (imagination from pixels), MOPO (a fixed set of data), PILCO (Gaussian
+# processes). Take one paper, and put its main claim through this clinic.
