@@ -1,0 +1,778 @@
+# %% [markdown]
+# # Week 4 · Experiments: is the doubt worth anything?
+#
+# In `build.ipynb` your ensemble learned to say how sure it is. Saying so is cheap. Here its claims are put
+# beside the truth:
+#
+# 1. **A gap, as a film**: noise and ignorance while data arrive.
+# 2. **The pendulum's phase plane**: maps of what the model knows, of what it is told is noise, and of where it
+#    is really wrong.
+# 3. **How many members?** One, three, five and ten, on the half-cheetah.
+# 4. **A model that plans**: does its doubt fall where its plans take it, and is it large where it is wrong?
+# 5. **Prioritized replay**: does it help a model, measured?
+# 6. **The reacher of CS285**: horizon, number of sequences, and members, in the whole loop of week 2.
+#
+# Everything runs on *your* functions from `build.ipynb`, which has to lie beside this notebook. Before each
+# experiment there is a prediction to write down, and after it a question about what you saw. Both are read by
+# a person. A wrong prediction with a reason earns full marks.
+#
+# **Where it comes from.** Lakshminarayanan et al., 2017,
+# [*Deep ensembles*](https://arxiv.org/abs/1612.01474); Chua et al., 2018, [*PETS*](https://arxiv.org/abs/1805.12114);
+# Schaul et al., 2016, [*Prioritized experience replay*](https://arxiv.org/abs/1511.05952); CS285 of Berkeley,
+# homework 4, problem 4.
+#
+# **Time** on two cores: a few minutes with `SCALE = "laptop"`, less than one with `"smoke"`.
+
+# %% kind="parameters"
+SCALE = "laptop"  # "smoke": seconds, to see that all runs; "laptop": minutes; "full": hours
+USE_REFERENCE = False  # True takes the course's own solutions, where they are installed
+USE_MINE = False  # True takes the earlier weeks from your own notebooks, too, where they pass their checks
+NUM_SEEDS = 1  # of what runs here; the intervals are those of the seeds that ship with the course
+RESUME = False  # True keeps the finished part of an interrupted run; not after a change of your code
+
+# %% kind="setup"
+from mbrl_course.student import use_notebook
+
+use_notebook("week04", "build.ipynb", reference=USE_REFERENCE, use_mine=USE_MINE)
+
+# %% [markdown]
+# The imports come after that, so that they find your functions. Part 5 needs the bonus exercise; without it,
+# only the results that ship with the course are shown.
+
+# %% kind="setup"
+import math
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import torch
+from matplotlib.colors import LogNorm
+
+from mbrl_course.ensembles import split_variance
+from mbrl_course.envs import get_task
+from mbrl_course.evaluation import learning_curve
+from mbrl_course.experiments import Run, get_config, load_results, run
+from mbrl_course.experiments.figures import ledger_table, plot_results, shipped, shipped_note
+from mbrl_course.experiments.gap import REGIONS, gap_stages, true_mean
+from mbrl_course.experiments.uncertainty import (
+    angle_of,
+    doubt,
+    fit_phase_plane,
+    plane_of,
+    worth,
+)
+from mbrl_course.experiments.variants import variant_of
+from mbrl_course.experiments.week04 import on_policy_iterations, on_policy_row
+from mbrl_course.films import make_film
+from mbrl_course.plotting import COLORS, GREY, new_axes
+from mbrl_course.prioritized import importance_weights
+
+torch.set_num_threads(1)  # the tensors are small: more threads would wait for each other
+
+
+def results_of(name):
+    """The rows of an experiment of this course at the scale chosen above, one set for each seed."""
+    return run(name, range(NUM_SEEDS), SCALE, fresh=not RESUME)
+
+
+def final_values(frame):
+    """The rows of the last step, where there are steps."""
+    return frame[frame["step"] == frame["step"].max()] if "step" in frame else frame
+
+
+def table_of(frame, by, metrics):
+    """Means over seeds: a row for each entry of the columns `by`, a column for each metric."""
+    table = final_values(frame).pivot_table(index=by, columns="metric", values="value", sort=False)
+    return table[metrics].round(3)
+
+
+# %% [markdown]
+# ## 1. A gap, while data arrive
+#
+# The world of `build.ipynb` once more: one number in, one out, quiet on the left, noisy on the right. Points
+# arrive ten at a time, and after each ten the ensemble learns on. The first two thirds of them come from the
+# left and from the right; nobody looks at the middle. Then the gap is filled.
+#
+# **Write down your prediction.** What will the two kinds of uncertainty do, in the quiet half, in the noisy
+# half, and in the gap: (a) in the first part of the film, (b) when the gap begins to fill? (c) How many points
+# in the gap will it take?
+
+# %% [markdown] kind="written" id="predict-gap" points=2
+# **Model answer.** (a) At the start everything is ignorance: the epistemic part is large everywhere. It falls
+# in both halves as points arrive, in the noisy half more slowly, since there each point says less. In the gap
+# it stays. The aleatoric part settles at the world's noise, small on the left and large on the right; in the
+# gap nobody trains it. (b) The epistemic part in the gap collapses; elsewhere little changes. (c) Few: ten or
+# twenty points are enough to tell the members which of them are wrong about the mean. The noise takes more.
+#
+# **Rubric.** 1 point: epistemic falls where data arrive and stays in the gap. 1 point: aleatoric settles at
+# the noise and does not go to zero, with a statement about (c).
+
+# %%
+config = get_config("ensemble-gap", SCALE)
+grid = torch.linspace(-4, 4, 161)
+frames = []  # points so far, mean [N], aleatoric and epistemic standard deviation [N]
+for stage in gap_stages(config, torch.Generator().manual_seed(0)):
+    answer = stage.ensemble.predict(grid.unsqueeze(-1), torch.zeros(len(grid), 1))
+    aleatoric, epistemic = split_variance(answer.obs, answer.obs_var)  # [N, 1] each
+    frames.append((stage.x, stage.y, answer.obs.squeeze(-1), aleatoric.squeeze(-1), epistemic.squeeze(-1)))
+
+
+def draw_frame(ax, number):
+    """What the ensemble says after so many stages."""
+    x, y, members, aleatoric, epistemic = frames[number]
+    mean, total, noise = members.mean(dim=0), (aleatoric + epistemic).sqrt(), aleatoric.sqrt()
+    ax.fill_between(grid, mean - 2 * total, mean + 2 * total, color=COLORS[1], alpha=0.35, linewidth=0)
+    ax.fill_between(grid, mean - 2 * noise, mean + 2 * noise, color=COLORS[0], alpha=0.4, linewidth=0)
+    ax.plot(grid, true_mean(grid), "--", color="black", linewidth=1.5)
+    ax.plot(grid, mean, color=COLORS[0])
+    new = config.points_per_stage
+    ax.plot(x[:-new], y[:-new], "o", color="black", markersize=2.5, alpha=0.5, markeredgewidth=0)
+    ax.plot(x[-new:], y[-new:], "o", color=COLORS[3], markersize=4.5, markeredgewidth=0)
+    ax.set(xlim=(-4, 4), ylim=(-4, 4), xlabel="x", ylabel="y")
+    ax.set_title(f"{len(x)} points", fontsize=11)
+    for color, label in ((COLORS[0], "noise, 2 std"), (COLORS[1], "+ ignorance")):
+        ax.fill_between([], [], color=color, alpha=0.4, linewidth=0, label=label)
+    ax.plot([], [], "o", color=COLORS[3], markersize=4.5, label="new points")
+    ax.legend(loc="lower right", ncols=3, fontsize=8)
+
+
+film = make_film(draw_frame, len(frames), fps=4, size=(6.4, 3.8), max_bytes=400_000, title="A gap is filled")
+film
+
+# %% [markdown]
+# Three moments of it, to look at in peace: before the gap is visited, after the first points in it, and at the
+# end.
+
+# %%
+inside = [int((x.abs() < 1).sum()) for x, *_ in frames]
+first_inside = next(number for number, count in enumerate(inside) if count > 0)
+moments = (first_inside - 1, first_inside, len(frames) - 1)
+axes = new_axes(columns=3, width=4.4, height=3.3)
+for ax, number in zip(axes, moments, strict=True):
+    draw_frame(ax, number)
+    ax.set_title(f"{len(frames[number][0])} points, {inside[number]} of them in the gap", fontsize=11)
+    ax.get_legend().remove()
+axes[0].figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+plt.show()
+
+# %% [markdown]
+# The same in numbers, over seeds: root mean squares over each third of the world. The dotted line is the true
+# noise, the vertical line the moment from which on points come from the gap; the dashed grey lines are the
+# five seeds that ship with the course.
+
+# %%
+gap = results_of("ensemble-gap")
+
+
+# %%
+def plot_metric(ax, frame, metric, where, color, label, **style):
+    """Median over seeds of a metric against the points so far."""
+    rows = frame[(frame["metric"] == metric) & (frame["where"] == where)]
+    curve = rows.groupby("step")["value"].median()
+    ax.plot(curve.index, curve, color=color, label=label, **style)
+
+
+axes = new_axes(columns=3, width=4.2, height=3.4)
+for ax, where in zip(axes, REGIONS, strict=True):
+    reference = shipped("ensemble-gap", SCALE)
+    for metric, color in (("epistemic", COLORS[1]), ("aleatoric", COLORS[0]), ("error", COLORS[3])):
+        if reference is not None:
+            plot_metric(ax, reference, metric, where, GREY, None, linestyle="--", linewidth=1.2)
+        plot_metric(ax, gap, metric, where, color, metric)
+    plot_metric(ax, gap, "noise", where, "black", "true noise", linestyle=":", linewidth=1.5)
+    ax.axvline(config.num_outside, color=GREY, linewidth=1)
+    ax.set(yscale="log", ylim=(0.01, 3), xlabel="points so far", ylabel="standard deviation", title=where)
+axes[0].figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+plt.show()
+print(shipped_note("ensemble-gap", SCALE))
+
+# %% [markdown]
+# **Explain what you see.** (a) Which part fell where, and which did not? (b) Compare the epistemic standard
+# deviation with the error in the gap *before* it was visited. What does that say about using it as a bound?
+# (c) In the quiet half the aleatoric part comes down late, long after the mean is right. Why would a network
+# that still fits its mean report noise?
+
+# %% [markdown] kind="written" id="explain-gap" points=3
+# **Model answer.** (Medians of the five seeds that ship.) (a) In the quiet half the epistemic standard deviation
+# fell from 0.51 with 10 points to 0.03 with 240, in the noisy half from 0.34 to 0.10: more slowly, since a
+# noisy point says less. In the gap it fell too, from 0.44 to 0.21, though nobody had looked there: the members
+# learned to continue their neighbours alike. Ten points in the gap brought 0.15, 120 points 0.06. The aleatoric
+# part settled: at 0.31 in the noisy half (true: 0.30) and at 0.21 in the gap (0.19), and in the quiet half at
+# 0.06, still above the true 0.04.
+#
+# (b) With 240 points the error in the gap was 0.88 and the epistemic standard deviation 0.21: too sure by a
+# factor of four. The bump in the middle occurs to no member. Disagreement says *that* something is unknown, and
+# is no bound on how wrong the mean is.
+#
+# (c) At 100 points the mean of the quiet half was right to 0.04, and the network reported noise of 0.22. As long
+# as a network has not fitted the mean, its own misfit looks like noise to it, and it learns to expect it: the
+# variance takes back what the mean did not explain. That comes down only after the mean is right, and slowly,
+# since a loss with a large variance has small gradients. So the aleatoric part of a half-trained model also
+# holds what it has not learned yet.
+#
+# **Rubric.** 1 point for each of (a), (b), (c); (a) and (b) with the student's own figures.
+
+# %% [markdown]
+# ## 2. The pendulum's phase plane
+#
+# Now a real task whose states can be drawn: the pendulum, angle and angular velocity. An ensemble is fitted to
+# the steps of a random policy, once with a good speed sensor and once with a worn one: at positive angles it
+# trembles, with a standard deviation of 0.5 rad/s. Then it is asked about *every* state of the plane, and
+# since the pendulum's true dynamics are known, its answer can be checked everywhere.
+#
+# All three maps are in the same unit, the standard deviation of a step, averaged over the three numbers of the
+# state: the *epistemic* part, the *aleatoric* part, and the actual *error* of the mean.
+#
+# **Write down your prediction.** Which of the three maps will show the worn sensor? Which two will look alike?
+# And where will they not?
+
+# %% [markdown] kind="written" id="predict-maps" points=2
+# **Model answer.** The worn sensor is noise: it should show in the aleatoric map, in the half with positive
+# angles, and hardly in the others (the error is measured against the true next state, so only what the noise
+# spoils of the mean remains). Epistemic part and error should look alike: small along the random policy's
+# states, large at high speeds, which a weak random motor never reaches. They may part where all members make
+# the same mistake.
+#
+# **Rubric.** 1 point: the sensor shows in the aleatoric map. 1 point: epistemic and error are alike, with a
+# place or reason where they would part.
+
+# %%
+settings = get_config("ensemble-uncertainty", SCALE)
+variants = dict(variant_of(settings, text) for text in settings.variants)
+fits = {name: fit_phase_plane(variant, Run(0)) for name, variant in variants.items()}
+
+
+# %%
+def draw_map(ax, values, title, norm, data=None, cmap="viridis"):
+    """A quantity over the phase plane, and the states that were visited."""
+    resolution = math.isqrt(len(values))
+    extent = (-180, 180, -8, 8)
+    picture = ax.imshow(
+        values.view(resolution, resolution).T,
+        extent=extent,
+        origin="lower",
+        aspect="auto",
+        cmap=cmap,
+        norm=norm,
+        interpolation="bilinear",
+    )
+    if data is not None:
+        degrees = angle_of(data.obs).rad2deg()
+        ax.plot(degrees, data.obs[:, 2], ".", color="white", markersize=1.6, alpha=0.7)
+    ax.set(xticks=(-180, -90, 0, 90, 180), xlim=(-180, 180), ylim=(-8, 8), title=title)
+    ax.grid(visible=False)
+    return picture
+
+
+scale_of_colors = LogNorm(0.005, 1.0)
+axes = new_axes(columns=3, rows=len(fits), width=4.1, height=3.1)
+for row, (name, fit) in enumerate(fits.items()):
+    found = doubt(fit.ensemble, fit.plane.obs, fit.plane.action, fit.plane.next_obs, fit.scale)
+    maps = {"epistemic": found.epistemic, "aleatoric": found.aleatoric, "actual error": found.error}
+    for column, (kind, values) in enumerate(maps.items()):
+        ax = axes[3 * row + column]
+        picture = draw_map(ax, values, f"{kind}, {name}", scale_of_colors, fit.data)
+        if column == 0:
+            ax.set_ylabel("velocity, rad/s")
+        if row == len(fits) - 1:
+            ax.set_xlabel("angle, degrees (0: upright)")
+axes[0].figure.colorbar(picture, ax=list(axes), label="standard deviations of a step", extend="both")
+plt.show()
+
+# %% [markdown]
+# The white dots are the states in the data. And over seeds, in numbers: states near the data, and the others.
+# `rank_correlation` is that of epistemic standard deviation and error, over the states; `ece` is the
+# calibration error of the total uncertainty.
+
+# %%
+planes = results_of("ensemble-uncertainty")
+metrics = ["error", "epistemic", "aleatoric", "rank_correlation", "ece"]
+sources = {"here": planes, "shipped": shipped("ensemble-uncertainty", SCALE)}
+tables = {
+    name: table_of(rows, ["variant", "where"], metrics) for name, rows in sources.items() if rows is not None
+}
+print(shipped_note("ensemble-uncertainty", SCALE))
+pd.concat(tables, names=["measured"])
+
+# %% [markdown]
+# **Explain what you see.** (a) Did the sensor show where you expected it? (b) A planner may only use what it
+# has: the epistemic map. Where does it warn of the error, where not? Give the rank correlation, and the ratio
+# of error to epistemic standard deviation, among the visited states and among the others. (c) The worn sensor
+# also changed the *epistemic* map a little. Why does noise in the data make members disagree more?
+
+# %% [markdown] kind="written" id="explain-maps" points=4
+# **Model answer.** (Medians of the five seeds that ship.) (a) Yes: the aleatoric map of the worn sensor is bright
+# at positive angles and dark at negative ones; over the plane its root mean square is 0.38, against 0.02 with
+# the good sensor.
+#
+# (b) The order is good: over the whole plane the rank correlation of doubt and error was 0.81 with the good
+# sensor and 0.78 with the worn one, and the map warns of high speeds, where the random policy never was. The size
+# is not: the error was 4.9 times the epistemic standard deviation among the unvisited states (good sensor), and
+# 3.2 times even among the visited ones, where both are tiny. So the doubt ranks states well, and as a standard
+# deviation it is too small by a factor of three to five. Among the visited states alone it also ranks less well
+# (0.56): differences between small errors are luck.
+#
+# (c) Each member has a bootstrap of its own, so each fits a noise of its own: their means scatter around the
+# truth, by more the noisier the data are and the fewer there are. With the worn sensor the epistemic standard
+# deviation among visited states was four times as large (0.039 against 0.009), and rightly so, since the error
+# grew, too. Noise is not ignorance, but it makes ignorance last longer.
+#
+# **Rubric.** 1 point for (a). 2 points for (b): order (rank correlation) and size (ratio) told apart, with
+# figures. 1 point for (c): each member fits noise of its own.
+
+# %% [markdown]
+# ## 3. How many members?
+#
+# The half-cheetah: 18 numbers per state or so, nothing that could be drawn. Ensembles of 1, 3, 5 and 10 are
+# fitted to the same random steps, and judged on three kinds of new states: from *random* actions, as in
+# training; and from extreme actions that are *held* for two or five steps, which take the cheetah where the
+# training data never were.
+#
+# **Write down your prediction.** From 1 to 10 members: what happens to the error, to the calibration, and to
+# the rank correlation of doubt and error? Where is the largest step, from 1 to 3 or from 5 to 10? What does
+# it cost?
+
+# %% [markdown] kind="written" id="predict-size" points=2
+# **Model answer.** The error falls a little, since the members' mistakes partly cancel. One member has no
+# epistemic part at all, so the calibration should get better with more members, above all on unfamiliar
+# states. A variance that is estimated from three numbers is rough, so the rank correlation should rise with
+# the number of members. All of these are averages over members: the largest step comes first, from 1 to 3,
+# and from 5 to 10 little is left. The cost grows with the members, but as one batch it is less than ten times.
+#
+# **Rubric.** 1 point: directions with a reason. 1 point: diminishing returns, or a reason against them, and
+# the cost.
+
+# %%
+sizes = results_of("ensemble-size")
+
+
+# %%
+def members_of(frame):
+    """The number of members of each row."""
+    return frame["variant"].str.split().str[0].astype(int)
+
+
+def plot_sizes(frame, here, metric, ax, ylabel):
+    """A metric against the number of members, a line for each kind of states: IQM and interval over seeds.
+
+    Crosses are what was measured here.
+    """
+    rows, own = frame[frame["metric"] == metric], here[here["metric"] == metric]
+    for (where, part), color in zip(rows.groupby("where", sort=False), COLORS, strict=False):
+        curve = learning_curve(part.assign(members=members_of(part)), "members", "value")
+        ax.fill_between(curve["members"], curve["low"], curve["high"], color=color, alpha=0.2, linewidth=0)
+        ax.plot(curve["members"], curve["iqm"], "o-", color=color, markersize=4, label=where)
+        mine = own[own["where"] == where]
+        ax.plot(members_of(mine), mine["value"], "x", color=color, markersize=8, markeredgewidth=2)
+    ax.set(xticks=(1, 3, 5, 10), xlabel="members", ylabel=ylabel)
+
+
+best = shipped("ensemble-size", SCALE)
+shown = sizes if best is None else best
+panels = {
+    "error": "error, standard deviations of a step",
+    "ece": "calibration error",
+    "rank_correlation": "rank correlation, doubt and error",
+}
+axes = new_axes(columns=3, width=4.2, height=3.4)
+for ax, (metric, ylabel) in zip(axes, panels.items(), strict=True):
+    plot_sizes(shown, sizes, metric, ax, ylabel)
+    ax.set_ylim(bottom=0)
+axes[0].set_title("crosses: measured here", fontsize=11)
+axes[0].figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+plt.show()
+print(shipped_note("ensemble-size", SCALE))
+
+# %% [markdown]
+# The rows that were measured here on your functions, and what they cost.
+
+# %%
+costs = sizes.groupby("variant", sort=False)[
+    ["env_steps", "model_updates", "seconds", "cpu_seconds"]
+].median()
+table_of(sizes, ["variant", "where"], ["error", "epistemic", "aleatoric", "rank_correlation", "ece"]).join(
+    costs
+)
+
+# %% [markdown]
+# **Explain what you see.** (a) Which of your predictions held, on familiar and on unfamiliar states? (b) Is the
+# model calibrated where it was *not* trained? What does that mean for a planner, which goes where plans look
+# good? (c) How many members would you use, and what decides?
+
+# %% [markdown] kind="written" id="explain-size" points=3
+# **Model answer.** (Means over the four seeds that ship.) (a) On familiar states nothing is gained: the error is
+# 0.27 with one member and 0.25 with ten. On unfamiliar ones it falls, most of it from 1 to 3: from 2.7 to 1.9
+# (held for five steps), then to 1.8 and 1.7. The rank correlation did *not* rise with the members, as I had
+# expected: three give 0.78 there, ten 0.76.
+#
+# (b) One member is calibrated where it was trained (0.02) and useless elsewhere (0.47: nearly nothing lies in its
+# intervals), since it knows the noise and no ignorance. Far from the data each member more helps: 0.13, 0.07,
+# 0.03. At home it is the other way round: the calibration error *grows*, 0.09 with three and 0.12 with ten. There
+# the single Gaussian was right already, and with the disagreement on top the intervals are too wide: that errs on
+# the safe side. A planner leaves the data, so what counts for it are the unfamiliar states.
+#
+# (c) Three for planning with the mean, five to ten where the size of the doubt is used (a threshold, a penalty).
+# Ten cost 2.7 times the processor time of one here, for the same number of gradient steps: the budget decides.
+#
+# **Rubric.** 1 point for each of (a), (b), (c), with figures.
+
+# %% [markdown]
+# ## 4. A model that plans
+#
+# So far the data were given. Now the model chooses them: 200 random steps on the pendulum, then fit, plan with
+# the CEM of week 3 in what was learned, act for 200 steps, and again. Before the new data are learned, the
+# model is asked about them: how sure were you, and how wrong?
+#
+# **Write down your prediction.** From iteration to iteration: what happens to error and epistemic standard
+# deviation on the *new* data, on the same data once they were *learned*, and over the *whole plane*? In which
+# iteration is the surprise largest?
+
+# %% [markdown] kind="written" id="predict-on-policy" points=2
+# **Model answer.** The first plans lead where the random data never were, so the surprise, error and doubt on
+# new data, is largest in the first iteration or two, and falls when the agent keeps visiting the same states
+# (swing up, stay upright). Once learned, both are small. Over the whole plane they fall too, but more slowly,
+# and they stay high where no good plan ever goes: there is nothing to learn there for the task.
+#
+# **Rubric.** 1 point: large at first on new data, small once learned. 1 point: the plane as a whole falls less
+# or more slowly, with a reason.
+
+# %%
+loop = get_config("ensemble-on-policy", SCALE)
+plane = plane_of(get_task("pendulum"), 31)
+rows, maps = [], []
+for number, found in enumerate(on_policy_iterations(loop, Run(0, progress=True))):
+    everywhere = worth(found.ensemble, plane, found.scale)
+    rows.append({"seed": 0, **on_policy_row(number, found, everywhere)})
+    doubts = doubt(found.ensemble, plane.obs, plane.action, plane.next_obs, found.scale)
+    maps.append((found.new, doubts))
+on_policy = pd.DataFrame(rows)
+
+# %%
+plot_results(
+    "ensemble-on-policy",
+    on_policy,
+    SCALE,
+    title="Pendulum: CEM plans in the ensemble's mean",
+    ax=new_axes(width=6.4, height=3.6)[0],
+)
+plt.show()
+
+# %%
+ledger_table("ensemble-on-policy", on_policy, SCALE)
+
+# %% [markdown]
+# What did the model know at each moment? On the left, against the real steps in its data, the error (solid) and
+# the epistemic standard deviation that it reported (dashed). In the middle one against the other, a dot for each
+# iteration and seed: on the diagonal a doubt is as large as the error, below it the model is too sure. On the
+# right the rank correlation, state by state within each set.
+
+# %%
+places = {
+    "new": "new data, not learned yet",
+    "learned": "the same, learned",
+    "plane": "the whole phase plane",
+}
+best = shipped("ensemble-on-policy", SCALE)
+shown = on_policy if best is None else best
+axes = new_axes(columns=3, width=4.4, height=3.7)
+for (place, label), color in zip(places.items(), COLORS, strict=False):
+    steps = shown["env_steps"] + (0 if place == "new" else loop.steps_per_iteration)
+    columns = [f"{metric}_{place}" for metric in ("error", "epistemic", "rank_correlation")]
+    error, epistemic, ranks = (shown.groupby(steps)[column].median() for column in columns)
+    axes[0].plot(error.index, error, color=color, marker="o", markersize=4)
+    axes[0].plot(epistemic.index, epistemic, "--", color=color, marker="o", markersize=4)
+    axes[1].plot(shown[columns[0]], shown[columns[1]], "o", color=color, markersize=5, alpha=0.7)
+    axes[2].plot(ranks.index, ranks, color=color, marker="o", markersize=4, label=label)
+axes[0].set(yscale="log", xlabel="environment steps in the data", ylabel="standard deviations of a step")
+axes[0].set_title("solid: error, dashed: epistemic", fontsize=11)
+axes[1].plot([1e-3, 10], [1e-3, 10], ":", color=GREY)
+axes[1].set(xscale="log", yscale="log", xlabel="error", ylabel="epistemic standard deviation")
+axes[1].set_title("below the diagonal: too sure", fontsize=11)
+axes[2].set(ylim=(-0.5, 1), xlabel="environment steps in the data", ylabel="rank correlation")
+axes[2].set_title("doubt against error, state by state", fontsize=11)
+axes[0].figure.legend(*axes[2].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+plt.show()
+print(shipped_note("ensemble-on-policy", SCALE))
+
+# %% [markdown]
+# And one run as maps: above what the model doubts after each of four fits, below where it is wrong. White: the
+# data of the iteration.
+
+# %%
+chosen = sorted({0, 1, 2, len(maps) - 1} & set(range(len(maps))))
+axes = new_axes(columns=len(chosen), rows=2, width=3.2, height=2.7)
+for column, number in enumerate(chosen):
+    data, found = maps[number]
+    who = "random" if number == 0 else f"iteration {number}"
+    above, below = axes[column], axes[column + len(chosen)]
+    draw_map(above, found.epistemic, f"{who}: doubt", scale_of_colors, data)
+    picture = draw_map(below, found.error, "error", scale_of_colors, data)
+    below.set_xlabel("angle, degrees")
+axes[0].set_ylabel("velocity, rad/s")
+axes[len(chosen)].set_ylabel("velocity, rad/s")
+axes[0].figure.colorbar(picture, ax=list(axes), label="standard deviations of a step", extend="both")
+plt.show()
+
+# %% [markdown]
+# **Explain what you see.** (a) Does the doubt fall where data arrive, and only there? (b) The doubt on new data
+# against their error: by which factor was the model too sure, before it had seen them? (c) A colleague wants to
+# stop collecting as soon as the epistemic variance *on the agent's own data* is small. What could go wrong?
+
+# %% [markdown] kind="written" id="explain-on-policy" points=4
+# **Model answer.** (Medians of the three seeds that ship.) (a) It falls most where data arrive: on the data of the
+# first planned episode from 0.21 before learning to 0.06 after. It also falls elsewhere, over the whole plane from
+# 0.29 after the random steps to 0.08 after the last iteration, since a network generalises, and the plans swing
+# through much of the plane. The error over the plane falls less far, from 0.62 to 0.26.
+#
+# (b) In the first iteration the error on new data was 0.37 and the doubt 0.21: too sure by a factor of 1.8 (1.2
+# to 2.4 over the seeds). In two of the three seeds both are small and about equal from the second iteration on:
+# the agent comes back to states that it knows. In the other, whose swing-up failed three times, the surprise lasted
+# until it worked. Over the plane the error stays three to four times the doubt.
+#
+# (c) The agent collects where its plans lead. The doubt on these data is small as soon as it repeats itself, well
+# or badly: it does not speak of states that it avoids, possibly because the model is wrong about them. In the last
+# iteration the doubt on new data was tenfold smaller than over the plane. And where all members make the same
+# mistake there is no doubt at all. Better: doubt along the *plans* that are considered, some steps that seek
+# doubt, and the return itself.
+#
+# **Rubric.** 1 point for (a), 1 for (b) with figures, 2 for (c): the data come from the model's own plans (1),
+# so what it never tries stays unknown, or all members share a mistake (1).
+
+# %% [markdown]
+# ## 5. Does prioritized replay help a model?
+#
+# Your bonus exercise, at work. The data are of two kinds: nine in ten come from random actions, one in ten is
+# *rare*, from extreme actions that are held. The same ensemble learns from them in four ways:
+#
+# - *uniform*: all rows alike;
+# - *by error*: the larger the members' error on a row, the more often it is drawn, with importance weights
+#   ($\alpha = 0.6$, $\beta = 0.4$, as in the paper);
+# - *by error, not corrected*: the same without the weights ($\beta = 0$);
+# - *by disagreement*: priorities from the epistemic standard deviation instead of the error.
+#
+# It is judged on new transitions of both kinds. There are two worlds: the half-cheetah, where nothing is noisy,
+# and the pendulum with the worn sensor of part 2, where half of the data are.
+#
+# **Write down your prediction.** In which of the two worlds will priorities help, and for which kind of
+# transition? What will the noise do to priorities by error, and to those by disagreement? The published gains
+# (for Q-learning on Atari) are large: would you expect as much here?
+
+# %% [markdown] kind="written" id="predict-replay" points=2
+# **Model answer.** Priorities draw the rare rows more often, so the error on them should fall faster, at the
+# cost of the common ones; on the average of both little is to be gained. With a noisy sensor the priorities by
+# error go to the noisy half, where nothing is left to learn, so they should help less or do harm; those by
+# disagreement should not follow the noise. I expect less than on Atari: here every row has a dense target from
+# the first moment on, while in Q-learning a few rows carry all of the reward's news.
+#
+# **Rubric.** 1 point: rare against common, with a reason. 1 point: noise attracts priorities by error and not
+# (or less) those by disagreement.
+
+# %% [markdown]
+# Here the pendulum runs; the half-cheetah is shown from the results that ship.
+
+# %%
+replays = {name: load_results(name, "laptop") for name in ("prioritized-model", "prioritized-noise")}
+try:
+    importance_weights(torch.ones(2) / 2, 2, 1.0)
+    here = results_of("prioritized-noise")
+except NotImplementedError:
+    print("The bonus exercise is not there yet: all curves are those that ship with the course.")
+    here = replays["prioritized-noise"]
+
+
+# %%
+def plot_replay(name, metric, ax, title):
+    """Error against gradient steps: IQM and interval over the shipped seeds."""
+    rows = replays[name][replays[name]["metric"] == metric]
+    for (variant, part), color in zip(rows.groupby("variant", sort=False), COLORS, strict=False):
+        curve = learning_curve(part, "step", "value")
+        ax.fill_between(curve["step"], curve["low"], curve["high"], color=color, alpha=0.15, linewidth=0)
+        ax.plot(curve["step"], curve["iqm"], "o-", color=color, markersize=3.5, label=variant)
+    ax.set(xlabel="gradient steps", title=title)
+
+
+worlds = {"prioritized-model": "half-cheetah", "prioritized-noise": "pendulum, worn sensor"}
+replays = {name: rows for name, rows in replays.items() if rows is not None} or {"prioritized-noise": here}
+worlds = {name: worlds[name] for name in replays}
+axes = new_axes(columns=2, rows=len(worlds), width=5.4, height=3.2)
+for row, (name, world) in enumerate(worlds.items()):
+    for column, kind in enumerate(("common", "rare")):
+        plot_replay(name, f"error, {kind}", axes[2 * row + column], f"{world}: {kind}")
+    axes[2 * row].set_ylabel("error, standard deviations of a step")
+axes[0].figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+plt.show()
+for name in worlds:
+    print(shipped_note(name, "laptop"))
+
+# %% [markdown]
+# The error at the end, seed by seed, relative to the *uniform* one on the same data: median and range over
+# seeds. Below 1 is better.
+
+
+# %%
+def against_uniform(rows):
+    """Ratio of each variant's final error to that of uniform replay with the same seed."""
+    values = final_values(rows).pivot_table(
+        index=["metric", "seed"], columns="variant", values="value", sort=False
+    )
+    errors = values[values.index.get_level_values("metric").str.startswith("error")]
+    ratios = errors.div(errors["uniform"], axis=0).drop(columns="uniform").groupby("metric", sort=False)
+    median, low, high = (
+        table.map("{:.2f}".format) for table in (ratios.median(), ratios.min(), ratios.max())
+    )
+    return median + " [" + low + ", " + high + "]"
+
+
+tables = {world: against_uniform(replays[name]) for name, world in worlds.items()}
+pd.concat({**tables, "pendulum, here": against_uniform(here)}, names=["world"])
+
+# %% [markdown]
+# What was drawn: the share of rare rows (one in ten of the data), and of noisy ones (half of the pendulum's).
+
+
+# %%
+def shares_of(rows):
+    """The share of each kind among all draws, as texts; means over seeds."""
+    kinds = [metric for metric in rows["metric"].unique() if metric.endswith("draws")]
+    return table_of(rows, ["variant"], kinds).map("{:.0%}".format)
+
+
+shares = {world: shares_of(replays[name]) for name, world in worlds.items()}
+pd.concat({**shares, "pendulum, here": shares_of(here)}, names=["world"]).fillna("")
+
+# %% [markdown]
+# And the ledger of what ran here: the same gradient steps, but not the same time.
+
+# %%
+final_values(here).groupby("variant", sort=False)[
+    ["env_steps", "model_updates", "seconds", "cpu_seconds"]
+].median()
+
+# %% [markdown]
+# **Explain what you see.** (a) Where did priorities help, where did they do harm, and where can your seeds not
+# tell? (b) What was drawn more often, and does that explain it? (c) Would you switch it on for a dynamics
+# model? What else could you do with rare transitions?
+
+# %% [markdown] kind="written" id="explain-replay" points=4
+# ANSWER-REPLAY
+#
+# **Rubric.** 2 points for (a): both worlds and kinds, and no difference claimed that the seeds do not support.
+# 1 point for (b), from the shares drawn. 1 point for (c): a decision that follows from the figures, and a
+# sound alternative.
+
+# %% [markdown]
+# ## 6. The reacher: what matters in the whole loop?
+#
+# Problem 4 of CS285's homework: an arm of seven joints has to bring its hand to a goal. The loop of week 2
+# (random shooting, ensemble of plain networks) is run with one setting changed at a time: the *horizon* of a
+# plan (5, 15, 30), the *number of sequences* it chooses from (100, 1000), and the *members* of the ensemble
+# (1, 3, 5). The published report: horizon 15 is best, then 30, then 5; more sequences matter little; 5 members
+# are better than 3, and 3 than 1.
+#
+# At laptop scale this takes longer than a notebook should, so the curves below are the ones that ship with the
+# course; a small run of the three horizons stands beside them, to see your functions at it.
+#
+# **Write down your prediction.** Of the three settings, which will make the largest difference? Why could a
+# *longer* horizon be worse?
+
+# %% [markdown] kind="written" id="predict-reacher" points=2
+# **Model answer.** The horizon: with 5 steps the arm sees too little of what a movement brings. A longer one
+# is worse for two reasons: the model's errors add up from step to step (week 1), so the end of a plan is
+# fiction; and random shooting has more numbers to guess with the same number of sequences. More sequences
+# find better plans in the model, with diminishing returns; more members make it harder to exploit.
+#
+# **Rubric.** 1 point: a choice with a reason. 1 point: compounding errors or the larger search space.
+
+# %%
+reacher = load_results("q4", "laptop")
+if reacher is None:
+    print(shipped_note("q4", "laptop"))
+else:
+    fields = {"horizon": "horizon", "num_sequences": "sequences", "ensemble_size": "members"}
+    axes = new_axes(columns=3, width=4.4, height=3.6)
+    for ax, (field, title) in zip(axes, fields.items(), strict=True):
+        part = reacher[reacher["variant"].str.startswith(field)]
+        plot_results("q4", part, "smoke", where="iteration > 0", title=title, ax=ax)
+    plt.show()
+    print(shipped_note("q4", "laptop"))
+
+# %%
+if reacher is not None:
+    last = reacher[reacher["iteration"] == reacher["iteration"].max()]
+    table = last.groupby("variant", sort=False)[["eval_return", "holdout_loss", "env_steps", "seconds"]]
+    table = table.agg(["median", "min", "max"])
+    display(table.round(2))
+
+# %% [markdown]
+# Your functions, in a small run: one seed, little data. It shows the loop at work, and no differences that one
+# could trust.
+
+# %%
+small = {"num_iterations": 1, "initial_steps": 2000, "steps_per_iteration": 200, "num_sequences": 100}
+small["variants"] = ("horizon=5", "horizon=15")
+if SCALE == "smoke":
+    small = {}
+live = run("q4", [0], SCALE, small, fresh=not RESUME)
+ledger_table("q4", live, "smoke")
+
+# %% [markdown]
+# **Explain what you see.** (a) Compare the shipped curves with the published order. Which of its three
+# statements do they support, which not, and which is left open? (b) What would you measure next to settle it?
+
+# %% [markdown] kind="written" id="explain-reacher" points=3
+# **Model answer.** (a) Each statement is read from its own panel: an order is supported only if the intervals of
+# the last iterations are apart. If those of 100 and 1000 sequences overlap, that supports "matters little" only
+# if they are also narrow; wide overlapping intervals leave it open. With four iterations instead of fifteen the
+# effect of the horizon should be the easiest to see, and that of three against five members the hardest. (b) More seeds for the two settings that are closest, on the same starts; longer runs, if the curves
+# still rise; and the horizon together with the number of sequences, since a longer plan needs more of them.
+#
+# **Rubric.** 2 points for (a): reads the intervals, statement by statement. 1 point for (b).
+
+# %% [markdown]
+# ## What to take along
+#
+# - Noise settles, ignorance falls, and it falls where data arrive. A half-trained network calls its own misfit
+#   noise.
+# - The members' disagreement ranks states well: where it is large, the model is wrong. As a standard deviation
+#   it is too small, by factors, wherever no data have been. So use it to compare and to stop, not as a bound.
+# - Three members give most of what ten give, except for calibration far from the data, where each one helps.
+# - A model that plans meets its worst surprises with its first plans. Doubt on the agent's own data says nothing
+#   about the states that it avoids.
+# - Prioritized replay by error runs after the noise. For a dynamics model, whose every row has a target, we
+#   measured no gain from it.
+#
+# ## Test yourself
+#
+# <details><summary>1. The epistemic standard deviation is 0.1 in state A and 0.2 in state B. May one expect an
+# error of 0.1 in A?</summary>
+#
+# No. Only that B is likelier to have the larger error. The size has to be calibrated against data of the same
+# kind, and where a planner goes there are none yet.
+# </details>
+# <details><summary>2. Why does the aleatoric part of a young network exceed the world's noise?</summary>
+#
+# It cannot tell noise from its own misfit: both are errors that it makes on its data.
+# </details>
+# <details><summary>3. Ten members have a better calibration far from the data than three, and hardly a smaller
+# error. Why?</summary>
+#
+# The error of the mean is dominated by what all members get wrong alike, and averaging does not help there. The
+# calibration depends on the *estimated* variance, which is rough with three members.
+# </details>
+# <details><summary>4. How would you notice that a prioritized buffer runs after noise?</summary>
+#
+# Count what is drawn: the share of draws of each kind of data, against their share in the buffer. If the error
+# of the favoured rows does not fall, there is nothing to learn from them.
+# </details>
+# <details><summary>5. An agent's model is sure of all states that the agent visits, and the agent is bad. What may
+# have happened?</summary>
+#
+# It plans in a model that is wrong where the agent never goes, and the plans that would lead there look bad. More
+# of the same data won't help; exploring where the ensemble disagrees may.
+# </details>
+#
+# ## Where next
+#
+# Next week PETS puts this ensemble into the planner, and lets it play trial by trial. Yu et al., 2020,
+# [*MOPO*](https://arxiv.org/abs/2005.13239), subtract the doubt from the reward; Sekar et al., 2020,
+# [*Plan2Explore*](https://arxiv.org/abs/2005.05960), seek it out, with a Dreamer for a model; Hansen et al.,
+# 2024, [*TD-MPC2*](https://arxiv.org/abs/2310.16828), plan with an ensemble of values instead.
