@@ -65,8 +65,8 @@ def time_to_solve(logs: pd.DataFrame, solved_at: float) -> pd.DataFrame:
     Returns:
         A row for each variant: "what", "seeds", "solved" (so many of them) and, for each cost, its median
         over seeds as COST, with "COST low" and "COST high" (see `median_interval`), infinite where too few
-        seeds solved it. Behind each of the three, as "... bound", stands what it is at the least: the same
-        with each unsolved seed's cost so far in place of infinity.
+        seeds solved it. Each of the three stands there once more as "... bound", what it is at the least: for
+        an unsolved seed, in place of infinity, its cost so far, or the largest of a solved one.
     """
     layout = layout_of(logs)
     rows = []
@@ -76,7 +76,8 @@ def time_to_solve(logs: pd.DataFrame, solved_at: float) -> pd.DataFrame:
         unsolved = last.drop(first.index)
         row = {"what": label, "seeds": len(last), "solved": len(first)}
         for cost in (name for name in COSTS if name in group):
-            for unknown, ending in (([math.inf] * len(unsolved), ""), (unsolved[cost], " bound")):
+            at_least = np.fmax(unsolved[cost], first[cost].max())  # NaN, where no seed solved it, loses
+            for unknown, ending in (([math.inf] * len(unsolved), ""), (at_least, " bound")):
                 ends = median_interval([*first[cost], *unknown])
                 row |= {f"{cost}{end}{ending}": value for end, value in zip(_ENDS, ends, strict=True)}
         rows.append(row)
