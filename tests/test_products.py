@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from mbrl_course import products
-from mbrl_course.networks import EnsembleMLP, relu_mlp
+from mbrl_course import networks, products
+from mbrl_course.ensembles import ensemble_layer
+from mbrl_course.networks import EnsembleMLP, batched_layer, relu_mlp
 
 has_onednn = pytest.mark.skipif(
     not hasattr(torch.ops.mkldnn, "_linear_pointwise"), reason="this PyTorch is built without oneDNN"
@@ -83,3 +86,31 @@ def test_small_layers_and_other_types_stay_with_torch(monkeypatch: pytest.Monkey
         assert not products.by_onednn(torch.zeros(99, 7), 7, 5)
         assert not products.by_onednn(torch.zeros(100, 7, dtype=torch.float64), 7, 5)
         assert not products.by_onednn(torch.zeros(100, 7, dtype=torch.bfloat16), 7, 5)
+
+
+@has_onednn
+def test_a_layer_of_ones_own_is_used_however_large_it_is(onednn: None) -> None:
+    shapes = []
+
+    def mine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        shapes.append(tuple(weight.shape))
+        return x @ weight + bias
+
+    EnsembleMLP(3, 4, 2, (8,), layer=mine)(torch.zeros(3, 5, 4))
+    assert shapes == [(3, 4, 8), (3, 8, 2)]
+
+
+@has_onednn
+@pytest.mark.parametrize("layer", [batched_layer, ensemble_layer])
+def test_the_packages_layers_may_be_replaced(
+    onednn: None, monkeypatch: pytest.MonkeyPatch, layer: Callable[[Tensor, Tensor, Tensor], Tensor]
+) -> None:
+    replaced = []
+
+    def by_onednn(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        replaced.append(tuple(weight.shape))
+        return x @ weight + bias
+
+    monkeypatch.setattr(networks, "onednn_layer", by_onednn)
+    EnsembleMLP(3, 4, 2, (8,), layer=layer)(torch.zeros(3, 5, 4))
+    assert replaced == [(3, 4, 8), (3, 8, 2)]

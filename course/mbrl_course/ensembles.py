@@ -25,7 +25,7 @@ from mbrl_course.buffers import Batch
 from mbrl_course.dynamics import Normalizer
 from mbrl_course.envs.task import RewardFunction, TerminationFunction, never_terminates
 from mbrl_course.fitting import split_holdout
-from mbrl_course.networks import ACTIVATIONS, PRECISIONS, EnsembleMLP, xavier_weights
+from mbrl_course.networks import ACTIVATIONS, PLAIN_LAYERS, PRECISIONS, EnsembleMLP, xavier_weights
 
 
 def gaussian_nll(mean: Tensor, log_var: Tensor, target: Tensor) -> Tensor:
@@ -76,6 +76,9 @@ def ensemble_layer(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         Outputs of each member, [E, N, out].
     """
     return torch.baddbmm(bias, x.expand(len(weight), -1, -1), weight)
+
+
+PLAIN_LAYERS.add(ensemble_layer)
 
 
 class VarianceParts(NamedTuple):

@@ -31,6 +31,10 @@ def batched_layer(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return torch.baddbmm(bias, x, weight)
 
 
+PLAIN_LAYERS = {batched_layer}
+"""Layers that oneDNN may compute instead, where it is faster; a layer of a student's own is always used."""
+
+
 class EnsembleMLP(nn.Module):
     """E multi-layer perceptrons of the same shape, evaluated side by side.
 
@@ -58,8 +62,8 @@ class EnsembleMLP(nn.Module):
             activation: "silu", "relu" or "tanh".
             generator: source of the random weights.
             layer: maps inputs [E, N, in], weights [E, in, out] and biases [E, 1, out] to [E, N, out]; one
-                batched matrix product by default. Large layers are computed by oneDNN instead, on processors
-                where that is faster (`mbrl_course.products`).
+                batched matrix product by default. If it is one of `PLAIN_LAYERS`, large products are made by
+                oneDNN on processors where that is faster (`mbrl_course.products`).
         """
         super().__init__()
         self.activation = ACTIVATIONS[activation]
@@ -107,8 +111,9 @@ class EnsembleMLP(nn.Module):
 
     def _layers(self, x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
         last = len(weights) - 1
+        plain = self.layer in PLAIN_LAYERS
         for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-            compute = onednn_layer if by_onednn(x, *weight.shape[1:]) else self.layer
+            compute = onednn_layer if plain and by_onednn(x, *weight.shape[1:]) else self.layer
             x = compute(x, weight, bias)  # [E, N, out]
             if layer < last:
                 x = self.activation(x)
