@@ -179,20 +179,21 @@ if shipped("pareto-pets-cartpole") is not None:
 # take? And which one if a simulator gives real steps for free?
 
 # %% [markdown] kind="written" id="explain-budget" points=3
-# **Model answer.** (a) In our run (one seed each) the small budget first earned 100 in trial 6, after 1400 real steps and
-# less than half a minute of one core, the middle one in trial 8, after 1800 steps and more than a minute. So more search
-# was ahead neither per step nor per minute, against the prediction. But one seed supports no order: the small budget
-# fell back to -586 a trial later. Per minute the difference in price is certain (the middle budget makes 4.4 times as
-# many model calls); per step only bands that do not overlap count.
+# **Model answer.** (a) In our run (one seed each) the small budget earned 94 in trial 6 and 119 in trial 8, after 1800 real
+# steps and less than a minute of one core. The middle one came to 49 at best, and needed two to three times as long for its
+# eight trials. So more search was ahead neither per step nor per minute, against the prediction. But one seed supports no
+# order of the returns: the small budget fell to -445 in between. What is certain is the price (4.4 times as many model
+# calls); per step only bands that do not overlap count.
 #
 # (b) Up and down by hundreds. Each trial leads to new states, about which the model knows nothing yet, and the next fit
-# corrects it. A cart runs away when the plans, wrongly, promise height for driving on (or when all plans look alike, and
-# none of them brakes): the distance costs little at first, since $0.01\,x^2$ is one reward only at ten metres, and once the
-# cart is fast, a plan of 0.6 s can't bring it back. From there on the model answers for states that it has never seen. The
-# longer plans of the middle budget see more of the price: its worst trial earned -912, that of the small one -15,026.
+# corrects it. The cart runs away because distance costs little at first ($0.01\,x^2$ is one reward only at ten metres),
+# and braking would cost height now. Once it is fast, a plan of 0.6 s can't bring it back, and far out the model answers for
+# states that it has never seen: the small budget earned -15,739 in trial 4. The longer plans of the middle budget see more
+# of the price (worst trial: -1031), but are not safe from it: in trial 8 its pole stands from step 40 on, and the
+# return is -12 all the same, since the cart rolls on.
 #
-# (c) With five minutes of a technician per trial, a trial of the largest budget (some 27 seconds of one core) costs next to
-# nothing beside it: take whatever needs the fewest trials, and that is more search if it helps at all. With free real
+# (c) With five minutes of a technician per trial, even a trial of the largest budget (half a minute of one core) costs next
+# to nothing beside it: take whatever needs the fewest trials, and that is more search if it helps at all. With free real
 # steps only computing counts: the small budget, and more trials.
 #
 # **Rubric.** 1 point: (a) both axes, and the difference between one seed and an interval. 1 point: (b) the ups and downs
@@ -338,20 +339,22 @@ make_film(draw, len(imagined[last]), fps=12, size=(5.6, 4.0), title="particles o
 # choose between two models by the return that their plans promise. What do you answer?
 
 # %% [markdown] kind="written" id="explain-promise" points=4
-# **Model answer.** (a) In early trials many dots lie above the line: the plan promised more than its actions bring. Above
-# the dashed line the promise is impossible, since no cosine exceeds 1: the model imagined a pole "higher than upright", and
-# the search found it. In our run with the small budget the median plan of trial 3 promised 1.01 per step, more than
-# the task can give, and would have brought -0.25.
+# **Model answer.** (a) Everywhere: in trial 1 promise and truth have little to do with each other. In trial 3 most dots lie
+# above the line, and some above the dashed one: the plan promises more than the task can give, since the model imagines a
+# pole "higher than upright" (its particles leave the picture), and the search finds just such plans. In truth
+# the pole spins, and earns about 0. With the small budget the median plan of trial 3 promised 0.99 and would have
+# brought -0.34.
 #
-# (b) The gap closes: in the same run promise and truth were 0.76 and 0.76 in trial 8. What closes it are data from where
-# the plans lead; that is the point of the loop. The promise can also be too *low*: in trial 6 it was 0.51 and the truth
-# 0.70. Near the upright pole the members still disagreed, some particles fell over, and the average shows it. That is
-# doubt, not exploitation. How the budgets compare is read off the student's own figures.
+# (b) It closes: with the middle budget the median gap was 0.46 per step in the first half of the trials and 0.06 in the
+# second. What closes it are data from where the plans lead; that is the point of the loop. The promise can also be too
+# *low*: 0.32 against 0.57 in trial 6 of the small budget. The members disagreed near the upright pole, some particles fell
+# over, and the average shows it. That is doubt, not exploitation. One seed each says nothing about the budgets.
 #
-# (c) Well in spite of wrong promises: only the first action is carried out, and the next plan starts from the real state;
-# the promise has to rank first actions rightly, not to be true. Badly although promises are kept: the model is right, and
-# the plans see no better way, since the horizon ends before it pays (trial 7 of the small budget: promised -0.61, obtained
-# -0.62, return -586; the cart rolls, and plans of 0.6 s can't turn it).
+# (c) Well in spite of wrong promises: only the first action is carried out, and the next plan starts from the real state; the
+# promise has to rank first actions rightly, not to be true (trial 6 of the small budget: 94). Badly although promises are
+# kept: trial 8 of the middle budget, where every dot is on the line, and the cart rolls away below an upright pole: the
+# model knows what that costs, and no plan of one second gains by braking. And look at its particles: they fan out, in
+# both directions, and their average is right.
 #
 # (d) That the larger promise may just be the larger error. Compare what they promise with what plans obtain, or the
 # returns in the world.
@@ -425,7 +428,9 @@ both.groupby(["measured", "variant", "trials"], sort=False)[["promised", "obtain
 # it, and what would you do with the time?
 
 # %% [markdown] kind="written" id="explain-propagation" points=3
-# **Model answer.** (a) Read off the pictures; returns of one seed that jump by hundreds from trial to trial support no order.
+# **Model answer.** (a) None, here: in our run TS-infinity earned 119 in the last trial, `single` 66 and `mean` 22, but one seed
+# whose return jumps by hundreds from trial to trial supports no order. The gaps are large in the first half of the trials for
+# all three (1.04, 0.80 and 1.42 per step, `mean` the largest) and vanish in the second.
 #
 # (b) The task has no noise of its own, so that all of a particle's spread is the members' disagreement, and the noise that
 # the fit puts into what it can't explain. TS1 turns the disagreement into noise that partly averages out over the plan, and
@@ -515,6 +520,7 @@ for name, title in {"pets-pendulum": "Pendulum", "pets-cartpole-warm-start": "Sw
 # - The search maximises what the model says, and so it maximises the model's error, too. Promised against obtained is
 #   the gauge: look at it before you trust a return that a model predicts.
 # - A model's states need not be possible ones. A promise above the largest reward is a sure sign.
+# - Kept promises are not enough: a right model does not help a plan that ends too early.
 # - Judge a planner per real step *and* per minute. Which counts depends on what your real steps cost.
 # - A return after eight trials jumps up and down by more than the differences that one would like to see. Intervals say
 #   what can be claimed.
