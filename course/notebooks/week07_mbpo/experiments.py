@@ -1,0 +1,508 @@
+# %% [markdown]
+# # Week 7 · Experiments: what does the model buy?
+#
+# In `build.ipynb` MBPO balanced a pole within a few hundred steps. That was one seed, and one opponent. Here MBPO
+# is taken apart. A word beforehand: MBPO differs from SAC in **two** ways. It learns from imagined transitions, and
+# it makes many more updates per real step. Publications mostly compare it with SAC at one update per step. So a
+# third agent runs everywhere: **SAC with as many updates**, and no model.
+#
+# 1. **Equal real steps:** cart-pole, Pendulum, InvertedPendulum; SAC, SAC with as many updates, and MBPO.
+# 2. **Where the time goes**: the world, the model, the rollouts, the agent; measured.
+# 3. **How long a rollout?** Lengths of 0 to 30, beside the compounding error of the models at work; and the
+#    half-cheetah with rollouts of 0, 1 and 10, as in CS285.
+# 4. **A few real ones:** shares of 0, 5, 50 and 100 % real transitions.
+# 5. **The price of doubt:** penalties of 0, 0.5 and 2.
+#
+# Everything runs on *your* functions from `build.ipynb`, which has to lie beside this notebook. Before the
+# experiments there are predictions to write down, and after them questions about what you saw. Both are read
+# by a person. A wrong prediction with a reason earns full marks.
+#
+# **Where it comes from**
+#
+# - Janner et al., 2019, [*When to trust your model: model-based policy
+#   optimization*](https://arxiv.org/abs/1906.08253), Section 5 and its ablations.
+# - D'Oro et al., 2023, *Sample-efficient reinforcement learning by breaking the replay ratio barrier*: what many
+#   updates per step can do without any model.
+#
+# **Time** with `SCALE = "laptop"`: about two and a half minutes of one core (AMD EPYC); with `"smoke"`, about half a minute. What would take
+# longer is shown from runs that ship with the course, five seeds where nothing else is said; each picture says so.
+# `"full"` has more steps and takes hours.
+
+# %% kind="parameters"
+SCALE = "laptop"  # "smoke": seconds, to see that all runs; "laptop": minutes; "full": more steps, hours
+USE_REFERENCE = False  # True takes the course's own solutions, where they are installed
+USE_MINE = False  # True takes the earlier weeks from your own notebooks, too, where they pass their checks
+SEEDS = (0,)  # of the runs in this notebook; each seed takes as long again
+RESUME = False  # True keeps the finished part of an interrupted run; not after a change of your code
+
+# %% kind="setup"
+from mbrl_course.student import use_notebook
+
+use_notebook("week07", "build.ipynb", reference=USE_REFERENCE, use_mine=USE_MINE)
+
+# %% [markdown]
+# The imports come after that, so that they find your functions.
+
+# %% kind="setup"
+import time
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+from IPython.display import display
+
+from mbrl_course.buffers import ReplayBuffer
+from mbrl_course.envs import get_task
+from mbrl_course.experiments import get_config, run
+from mbrl_course.experiments.figures import ledger_table, plot_results, shipped, shipped_note
+from mbrl_course.experiments.variants import settings_of, variant_of
+from mbrl_course.mbpo import MBPO, MBPOConfig
+from mbrl_course.mbpo_theory import compounding_error
+from mbrl_course.plotting import COLORS, new_axes
+
+torch.set_num_threads(1)  # the tensors are small: more threads would wait for each other
+OPPONENTS = ("SAC", "SAC, as many updates")
+
+
+def texts_of(name, *wanted):
+    """The variants of an experiment that are called so, as texts for its configuration."""
+    config = get_config(name, SCALE)
+    return tuple(text for text in config.variants if variant_of(config, text)[0] in wanted)
+
+
+def run_variants(name, *wanted, **changes):
+    """The rows of these variants of an experiment, at the scale chosen above."""
+    overrides = {"variants": texts_of(name, *wanted), **(changes if SCALE == "laptop" else {})}
+    return run(name, SEEDS, SCALE, overrides, fresh=not RESUME)
+
+
+def only(rows, *wanted):
+    """The rows of these variants, in this order; None where there is none."""
+    if rows is None:
+        return None
+    rows = rows[rows["variant"].isin(wanted)]
+    rank = rows["variant"].map({name: place for place, name in enumerate(wanted)})
+    return rows.loc[rank.sort_values(kind="stable").index]
+
+
+def shown_beside(name, rows, *wanted, title=""):
+    """Curves of these variants: measured here on the left, shipped ones on the right, where there are any.
+
+    Those that run here come first, so that both pictures have the same colours.
+    """
+    parts = {"here": only(rows, *wanted), "shipped": only(shipped(name, SCALE), *wanted)}
+    parts = {where: part for where, part in parts.items() if part is not None and len(part)}
+    axes = new_axes(columns=len(parts), width=5.8, height=3.9)
+    for ax, (where, part) in zip(axes, parts.items(), strict=True):
+        seeds = part["seed"].nunique()
+        heading = f"{title}: {where}, {seeds} seed{'s' if seeds > 1 else ''}"
+        plot_results(name, part, SCALE, title=heading, compare=False, ax=ax)
+    for ax in axes:
+        ax.set(xlim=(0, None), ylim=(min(a.get_ylim()[0] for a in axes), max(a.get_ylim()[1] for a in axes)))
+        ax.legend(fontsize=8.5)
+    plt.show()
+
+
+# %% [markdown]
+# ## 1. Equal real steps
+#
+# Three tasks. *Cart-pole*: a pole on a cart, balanced with a continuous force, at most 200 steps; a random policy
+# lasts for about 30. *Pendulum*: swing it up and hold it; no episode ends early, and -200 is about as good as most starts
+# allow. *InvertedPendulum*: MuJoCo's pole on a cart, at most 1000 steps.
+#
+# In each task the three agents are the same program with the same settings, networks and seeds:
+#
+# | agent | rollouts | updates per real step |
+# |---|---|---|
+# | SAC | none (length 0) | 1 |
+# | SAC, as many updates | none | 8 on the cart-pole, 10 on Pendulum, 20 on InvertedPendulum |
+# | MBPO | 10 steps on the cart-pole (`k = 10`), 1 elsewhere | as many |
+#
+# **Write down your prediction.** Order the three agents by the real steps that they need, for the cart-pole and for
+# Pendulum. How large a part of MBPO's lead over SAC is due to the *model*, and how large a part to the *updates*?
+
+# %% [markdown] kind="written" id="predict-equal-steps" points=2
+# **Model answer.** SAC with one update per step should be last everywhere: in 1000 steps it makes 1000 updates, too
+# few for a critic. Of the other two I expect MBPO ahead: SAC with many updates repeats the same few transitions and
+# learns their noise by heart, MBPO sees new ones. But both tasks are small and without noise, so the data cover them
+# soon; on Pendulum, where random actions already reach much of the state space, most of the lead may be due to the updates.
+#
+# **Rubric.** 1 point: an order with a reason for each task. 1 point: separates the two causes, with a guess for their
+# shares. Whether the prediction comes true does not matter.
+
+# %% [markdown]
+# The cart-pole runs here. Left: this notebook. Right: the runs that ship with the course, if there are any; lines are
+# interquartile means (IQM) over seeds, bands their 95 % bootstrap intervals (RLiable).
+
+# %%
+cartpole = run_variants("mbpo-cartpole", *OPPONENTS, "k = 1", "k = 10")
+print(shipped_note("mbpo-cartpole"))
+shown_beside("mbpo-cartpole", cartpole, *OPPONENTS, "k = 10", title="Cart-pole")
+ledger_table("mbpo-cartpole", cartpole, SCALE, compare=False)
+
+# %% [markdown]
+# Pendulum takes minutes for each agent and seed, so here are shipped runs alone: against real steps, and against
+# minutes of one core.
+
+# %%
+print(shipped_note("mbpo-pendulum"))
+if shipped("mbpo-pendulum") is not None:
+    left, right = new_axes(columns=2, width=6.0, height=4.0)
+    plot_results("mbpo-pendulum", title="Pendulum: against real steps", ax=left)
+    plot_results("mbpo-pendulum", x="minutes", title="... and against minutes", ax=right)
+    for ax in (left, right):
+        ax.axhline(-200, color="black", linestyle=":", linewidth=1)
+    left.legend(loc="lower right", fontsize=8.5)
+    right.get_legend().remove()
+    plt.show()
+    display(ledger_table("mbpo-pendulum"))
+
+# %% [markdown]
+# InvertedPendulum, MuJoCo's own: the first 500 steps here (the shipped runs, if there are any, go on to 2500).
+
+# %%
+inverted = run_variants(
+    "mbpo-inverted-pendulum", "SAC, as many updates", "MBPO", total_steps=500, eval_every=125
+)
+print(shipped_note("mbpo-inverted-pendulum"))
+shown_beside("mbpo-inverted-pendulum", inverted, OPPONENTS[1], "MBPO", OPPONENTS[0], title="InvertedPendulum")
+ledger_table("mbpo-inverted-pendulum", inverted, SCALE)
+
+# %% [markdown]
+# **Explain what you see.** (a) Pendulum: how many real steps do the three agents need to get to -200, and which of the
+# differences do the intervals support? What does that say about the model, and what about the updates? (b) What is
+# different on the cart-pole, and what may the reason be? Say what rests on a single seed. (c) A publication shows MBPO
+# ten times as sample-efficient as SAC. Which question do you ask first?
+
+# %% [markdown] kind="written" id="explain-equal-steps" points=4
+# **Model answer.** (a) Over the five shipped seeds SAC with one update per step never got to -200 within 3000 steps (IQM
+# at the end -1046, interval -1255 to -815). With ten updates per step and no model it got there after a median of 1000
+# steps, MBPO after 1750. At the end both are at -152 and -150, with the same interval. At 1500 steps, -171 [-208, -132]
+# against -293 [-462, -194], the intervals just touch: the model was no help here, rather a hindrance. Practically all of
+# the lead over SAC is due to the updates. It is plausible: Pendulum has no noise and three dimensions, random actions
+# reach much of it, and SAC's critics don't suffer from repetition; while rollouts of a single step bring hardly anything
+# that is not in the data, and the first models are wrong.
+#
+# (b) In our run (one seed) the order on the cart-pole was the published one: after 400 steps MBPO with rollouts of ten steps
+# earned 182, with one step 143, SAC with as many updates 77, SAC 15. Two further seeds that we ran with these settings gave
+# 200 and 200 for MBPO, 45 and 83 for SAC with as many updates. Three seeds are few, but they do not overlap. A possible
+# reason: episodes end when the pole falls, so the data are of falling poles, and a good model can show what balancing would
+# be like, for ten steps at a time. On Pendulum nothing ends, and rollouts had one step. Which of the two it is, these runs
+# don't say. On InvertedPendulum, 500 steps were too few for either (44 and 43 of 1000, one seed): no difference to be seen.
+#
+# (c) How many updates did SAC make per real step? If it was one, the comparison mixes model and updates. Then: how many
+# seeds, with which intervals, and what did a step cost in time?
+#
+# **Rubric.** 2 points for (a): steps and intervals from the figure (1), the conclusion that here the updates make
+# the difference (1). 1 point for (b): a difference between the tasks, with a possible reason, and what a single seed can't
+# say. 1 point for (c): asks for the updates per step.
+
+# %% [markdown]
+# ## 2. Where the time goes
+#
+# MBPO has four kinds of work: steps in the world, fits of the model, rollouts, and updates of SAC. **Write down your
+# prediction:** which share of the computing time does each of them take on the cart-pole? What would you make faster
+# first?
+
+# %% [markdown] kind="written" id="predict-time" points=1
+# **Model answer.** Eight updates of three networks for each real step should take most, three quarters, say. Then the
+# fits: each goes through all data up to 100 times. Rollouts are a few batched products and cost little, steps in a
+# small simulator nearly nothing. I'd make the updates faster, or fewer.
+#
+# **Rubric.** 1 point: shares with a reason.
+
+# %% [markdown]
+# The clock is put around four methods of the agent. The same run also gives the compounding error of its models for
+# part 3: after each fit, the present policy plays three fresh episodes, and the elites predict them, ten steps ahead.
+
+
+# %%
+class Stopwatch:
+    """Counts the processor's seconds that go into some methods of an agent."""
+
+    def __init__(self, agent, methods):
+        self.seconds = dict.fromkeys(methods, 0.0)
+        for name in methods:
+            setattr(agent, name, self.timed(name, getattr(agent, name)))
+
+    def timed(self, name, method):
+        def wrapper(*args):
+            start = time.process_time()
+            result = method(*args)
+            self.seconds[name] += time.process_time() - start
+            return result
+
+        return wrapper
+
+
+WORK = {"collect_step": "world", "fit_model": "model", "imagine": "rollouts", "update": "agent"}
+
+
+def played(task, act, num_episodes, seed):
+    """Fresh transitions of a policy."""
+    env, buffer = task.make_env(), ReplayBuffer(num_episodes * task.max_steps, task.obs_dim, task.action_dim)
+    for episode in range(num_episodes):
+        obs, ended = env.reset(seed=seed + episode)[0], False
+        while not ended:
+            action = act(torch.as_tensor(obs, dtype=torch.float32))
+            next_obs, reward, terminated, truncated, _ = env.step(task.to_env_action(action))
+            buffer.add(obs, action, reward, next_obs, terminated, truncated)
+            obs, ended = next_obs, terminated or truncated
+    return buffer
+
+
+def make_agent(name, variant, seed=0, **changes):
+    """MBPO with the settings of a variant of an experiment."""
+    config = get_config(name, SCALE)
+    settings = settings_of(
+        MBPOConfig, dict(variant_of(config, text) for text in config.variants)[variant], **changes
+    )
+    return MBPO(get_task(config.task), settings, seed)
+
+
+config = get_config("mbpo-cartpole", SCALE)
+agent = make_agent("mbpo-cartpole", "k = 10")
+watch, errors = Stopwatch(agent, WORK), {}
+while agent.counters.real_steps < config.total_steps:
+    fitted = agent.counters.model_updates
+    agent.train(agent.counters.real_steps + 1)
+    if agent.counters.model_updates > fitted:
+        fresh = played(agent.task, agent.sac.act, 3, seed=100)
+        chance = torch.Generator().manual_seed(0)
+
+        def elite_step(obs, action, chance=chance):
+            return agent.model.step_random_elites(obs, action, generator=chance)[0]
+
+        longest = 10 if SCALE != "smoke" else 3
+        sequences = fresh.sample_sequences(200, longest, chance)
+        scale = agent.real.all().obs.std(dim=0)  # of the data at this time
+        errors[agent.counters.real_steps] = compounding_error(elite_step, sequences, scale)
+profiles = {"Cart-pole, k = 10": watch.seconds}
+
+# %% [markdown]
+# And two other settings, from one fit of the model to the next: Pendulum, 125 steps with ten updates each, and the
+# half-cheetah, 1000 steps with larger networks and *one* update each.
+
+# %%
+for title, (name, variant) in {
+    "Pendulum, k = 1": ("mbpo-pendulum", "MBPO"),
+    "Half-cheetah, k = 10": ("q6", "MBPO"),
+}.items():
+    other = make_agent(name, variant)
+    other.train(other.config.start_steps - 1)  # random actions: their time is left out
+    watch = Stopwatch(other, WORK)
+    other.train(other.config.start_steps - 1 + other.config.model_every)
+    profiles[title] = watch.seconds
+
+table = pd.DataFrame(profiles).rename(index=WORK).T
+ax = new_axes(width=7.6, height=2.8)[0]
+left = np.zeros(len(table))
+shares = table.div(table.sum(axis=1), axis=0)
+for part, color in zip(WORK.values(), COLORS, strict=False):
+    ax.barh(table.index, shares[part], left=left, color=color, label=part)
+    left += shares[part].to_numpy()
+ax.set(xlim=(0, 1), xlabel="share of the computing time", title="Where the time goes")
+ax.invert_yaxis()
+ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+ax.grid(visible=False)
+plt.show()
+table.round(2)
+
+# %% [markdown]
+# ## 3. How long a rollout?
+#
+# The compounding error first, of the models in the run above. Each line is a fit. The test is hard: the *present* policy
+# plays fresh episodes, whose states the model has in part never seen. An error of 1 is as bad as guessing any state of the
+# data.
+
+# %%
+ax = new_axes(width=6.6, height=4.0)[0]
+shades = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(errors)))
+for (steps, error), color in zip(errors.items(), shades, strict=True):
+    ax.semilogy(range(1, len(error) + 1), error, "o-", color=color, markersize=4, label=f"{steps} real steps")
+ax.set(xlabel="k", ylabel="error, in standard deviations", title="Compounding error of the models at work")
+ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+plt.show()
+
+# %% [markdown]
+# **Write down your prediction.** The build notebook's bound wants short rollouts where the model is bad, long ones where
+# it is good. Look at the errors above: which $k$ of 1, 3, 10, 30 will learn to balance in the fewest real steps? And what
+# of the half-cheetah, with its 17 dimensions: rollouts of 0, 1 or 10 steps, at one update per real step?
+
+# %% [markdown] kind="written" id="predict-length" points=2
+# **Model answer.** The error after ten steps is 0.7 at its worst and 0.05 in the end, so rollouts of ten steps may
+# mislead for a while, and should do little harm later. They go where one step can't: to what the policy will meet soon. So 10
+# before 3 before 1; 30 steps from a state near a fall are cut off by the end anyway, so 30 about as good as 10, perhaps
+# worse at the start, when the model is bad. The half-cheetah's model is harder to learn, there 10 may be too long
+# at first; CS285 expects the order 0, 1, 10.
+#
+# **Rubric.** 1 point: an order for the cart-pole that refers to the measured errors. 1 point: something about the cheetah
+# with a reason (dimension, data, updates).
+
+# %%
+print(shipped_note("mbpo-cartpole"))
+shown_beside("mbpo-cartpole", cartpole, "k = 1", "k = 10", "k = 3", "k = 30", title="Cart-pole")
+if shipped("mbpo-cartpole") is not None:
+    display(
+        ledger_table(
+            "mbpo-cartpole",
+            only(shipped("mbpo-cartpole"), "k = 1", "k = 3", "k = 10", "k = 30"),
+            compare=False,
+        )
+    )
+
+# %%
+print(shipped_note("mbpo-schedule"))
+if shipped("mbpo-schedule") is not None:
+    plot_results(
+        "mbpo-schedule", title="Pendulum: the length of the rollouts", ax=new_axes(width=7.0, height=4.2)[0]
+    )
+    plt.show()
+    display(ledger_table("mbpo-schedule"))
+print(shipped_note("q6"))
+if shipped("q6") is not None:
+    plot_results(
+        "q6", title="Half-cheetah: rollouts of 0, 1 and 10 steps", ax=new_axes(width=7.0, height=4.2)[0]
+    )
+    plt.show()
+    display(ledger_table("q6"))
+
+# %% [markdown]
+# Where a line above says that nothing ships yet: the command in it measures it, in some minutes per seed, and
+# this notebook then shows what came out once it is shipped.
+#
+# **Explain what you see.** (a) How do the errors change with $k$ and with the number of real steps? By how much is the
+# tenth step worse than the first? (b) Which lengths does the figure support, and which can't it tell apart? Does the bound of
+# the build notebook agree? (c) With ten steps per rollout a fit brings ten times as many imagined transitions as with
+# one, but the agent makes the same number of updates. So what did the longer rollouts change?
+
+# %% [markdown] kind="written" id="explain-length" points=4
+# **Model answer.** (a) In our run it grows some seven to twelve times from the first step to the tenth. With the data it falls
+# in the end (0.05 after ten steps in the last fit), but not at first: the fit after 150 steps has 0.09, the one after 225 has
+# 0.7. The first policy behaved like the random one that had collected the data; the second one had learned to go
+# elsewhere, and there the model knew nothing. That is $\epsilon_m'$, the error under the *new* policy: it rises with how far the
+# policy has moved, and falls when the data follow.
+#
+# (b) With one seed only: after 400 steps rollouts of ten earned 182 and those of one 143, and ten was ahead from 200 steps on. That is
+# an impression, not a result; 3 and 30 did not run here. The bound would have advised short rollouts after the second
+# fit, when the error was largest; those of ten did no visible harm. It is a worst case, and its numbers can't be used, as
+# total variation is not known.
+#
+# (c) Not how much is learned from, but *what*: with one step all imagined transitions start in states that were really
+# visited, with ten steps nine tenths of them start in states to which the present policy leads. The agent practises what it
+# will need. The price is that these starts are predictions.
+#
+# **Rubric.** 1 point: (a) both trends, with numbers. 2 points: (b) reads the figure with its seeds or intervals (1), compares with
+# the bound or its shape (1). 1 point: (c) other states, not more learning.
+
+# %% [markdown]
+# ## 4. A few real ones
+#
+# `real_ratio` is the share of real transitions in a batch: 0 is imagination alone, 1 is SAC with as many updates (the
+# model is fitted for nothing). MBPO's usual value is 0.05 (`k = 10` in the figure).
+#
+# **Write down your prediction.** Which share will do best on the cart-pole? What goes wrong at either end? And what
+# should the line with 1 look like, compared with one that you have seen in part 1?
+
+# %% [markdown] kind="written" id="predict-ratio" points=1
+# **Model answer.** Small shares should do best, where the model is good: imagined transitions are as true as real ones, and
+# there are many more. At 0 nothing corrects the model's errors, at 1 the agent learns a few hundred transitions by heart. 1
+# has to look like SAC with as many updates, up to chance.
+#
+# **Rubric.** 1 point: both ends with a reason, or the identity with SAC.
+
+# %%
+RATIOS = ("k = 10", "real ratio 0", "real ratio 1", "real ratio 0.5")
+ratios = pd.concat(
+    [cartpole, run_variants("mbpo-cartpole", "real ratio 0", "real ratio 1")], ignore_index=True
+)
+print(shipped_note("mbpo-cartpole"))
+shown_beside("mbpo-cartpole", ratios, *RATIOS, title="Cart-pole")
+if shipped("mbpo-cartpole") is not None:
+    display(
+        ledger_table(
+            "mbpo-cartpole", only(shipped("mbpo-cartpole"), *RATIOS, "SAC, as many updates"), compare=False
+        )
+    )
+
+# %%
+print(shipped_note("mbpo-real-ratio"))
+if shipped("mbpo-real-ratio") is not None:
+    plot_results(
+        "mbpo-real-ratio",
+        title="Pendulum: the share of real transitions",
+        ax=new_axes(width=7.0, height=4.2)[0],
+    )
+    plt.show()
+    display(ledger_table("mbpo-real-ratio"))
+
+# %% [markdown]
+# ## 5. The price of doubt
+#
+# The reward in the model is lowered by $\beta$ times the disagreement of the elites. On the cart-pole a step earns 1, so
+# $\beta = 2$ takes everything where the elites are half a standard deviation of the data's changes apart.
+#
+# **Write down your prediction.** Will the penalty help, harm, or do nothing here? In which situation would you not want
+# to do without it?
+
+# %% [markdown] kind="written" id="predict-penalty" points=1
+# **Model answer.** Nothing or a little harm: the agent goes where the model errs, finds out, and the next fit knows. A
+# penalty keeps it from going there, and near the border of the data also lowers the reward of what is good. Without new
+# data (offline, as in MOPO), or where a mistake breaks something, nobody corrects the model, and I'd want it.
+#
+# **Rubric.** 1 point: an effect with a reason that has to do with collecting data.
+
+# %%
+PENALTIES = ("k = 10", "penalty 2", "penalty 0.5")
+penalties = pd.concat([cartpole, run_variants("mbpo-cartpole", "penalty 2")], ignore_index=True)
+print(shipped_note("mbpo-cartpole"))
+shown_beside("mbpo-cartpole", penalties, *PENALTIES, title="Cart-pole")
+if shipped("mbpo-cartpole") is not None:
+    display(ledger_table("mbpo-cartpole", only(shipped("mbpo-cartpole"), *PENALTIES), compare=False))
+
+# %%
+print(shipped_note("mbpo-penalty"))
+if shipped("mbpo-penalty") is not None:
+    plot_results(
+        "mbpo-penalty", title="Pendulum: the price of disagreement", ax=new_axes(width=7.0, height=4.2)[0]
+    )
+    plt.show()
+    display(ledger_table("mbpo-penalty"))
+
+# %% [markdown]
+# **Explain parts 2, 4 and 5.** (a) Which of the four kinds of work took most of the time, in each of the three settings? What
+# would you make faster, and what would be gained at most? (b) Which share of real transitions does your figure favour, and
+# how sure is that? Does the line with `real ratio 1` look like SAC with as many updates? (c) What did the penalty do, and how
+# many seeds would you want before you said so in public?
+
+# %% [markdown] kind="written" id="explain-rest" points=3
+# **Model answer.** (a) In our run the agent's updates took 77, 79 and 74 % (cart-pole, Pendulum, half-cheetah), the fits
+# 19, 19 and 14 %, the world 3, 2 and 11 %, and the rollouts less than 1 % everywhere. So the updates: but if they
+# cost nothing at all, the whole would be four to five times as fast, and no more. Faster rollouts would gain nothing.
+#
+# (b) One seed each: after 400 steps 192 for a share of 0, 182 for 0.05, 127 for 1; so small shares look better, and
+# imagination alone did no harm. But `real ratio 1` is SAC with as many updates, which earned 77 with the same seed: only the
+# random numbers differ (the rollouts that nobody reads also draw some), and its line jumps from 190 to 40 in 50 steps.
+# So chance alone makes a difference of 50 here, and of more between two evaluations.
+#
+# (c) Nothing that could be told from chance: 192 with the penalty, 182 without. It did no harm, against the prediction. With
+# chance differences of 50 and more, I'd want ten seeds at least, and an interval of the difference that excludes zero.
+#
+# **Rubric.** 1 point: (a) shares from the student's own figure, and a bound on what can be gained (Amdahl). 1 point: (b) a
+# reading that fits the figure, with its uncertainty. 1 point: (c) likewise, and a number of seeds with a reason.
+
+# %% [markdown]
+# ## What to take along
+#
+# - MBPO is two changes at once: a model, and many updates. Compare it with SAC with *as many updates*, or you don't know which
+#   of the two you have measured.
+# - On Pendulum the updates made the difference, and the model none. Whether a model helps depends on the task, and has to be
+#   measured there.
+# - The error of a rollout grows with its length and falls with data; the schedule follows from that.
+# - Most of the time goes into the agent's updates and the fits, hardly any into imagining. Imagination is cheap; learning
+#   from it isn't.
+# - One seed says that code runs. Claims need five, ten, and an interval.
+#
+# Next week you take an engineer's report with ten such claims apart, one by one. If you want to go on here: run
+# `mbrl-course run mbpo-cartpole --seeds 0..9`, and see which of this notebook's impressions survive.
