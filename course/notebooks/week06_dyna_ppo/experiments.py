@@ -1,0 +1,600 @@
+# %% [markdown]
+# # Week 6 · Experiments: does imagination help, and why?
+#
+# In `build.ipynb` you gave PPO an imagination. There was one picture of it, with one seed. Here it is put to the test,
+# with the question that decides: *compared to what?* An agent that imagines takes many more gradient steps, so it may be
+# better for that reason alone.
+#
+# 1. **Level 1: does a model help?** Dyna-PPO against PPO, and against PPO that takes as many gradient steps. Steps
+#    to 80 % of PPO's final return, the price at the start, the model's one-step and k-step errors early and late.
+# 2. **Level 2: what decides it?** How far to imagine, how much, from how many data; where the agent has been, and what the
+#    model knows about old and new states; models that are made worse on purpose.
+# 3. **Level 3: what to trust?** The size of the ensemble, the gate, and planning in the same ensemble.
+#
+# Everything runs on *your* functions from `build.ipynb`, which has to lie beside this notebook. Before each part there is a
+# prediction to write down, and after it a question about what you saw. Both are read by a person. A wrong prediction with a
+# reason earns full marks.
+#
+# **Where it comes from**
+#
+# - Sutton, 1991, *Dyna, an integrated architecture for learning, planning, and reacting*.
+# - Kurutach et al., 2018, [*Model-ensemble trust-region policy optimization*](https://arxiv.org/abs/1802.10592).
+# - Agarwal et al., 2021, [*Deep reinforcement learning at the edge of the statistical
+#   precipice*](https://arxiv.org/abs/2108.13264): interquartile means, intervals, the probability of improvement (RLiable).
+#
+# **Time** with `SCALE = "laptop"`: about a minute and a half of one core (AMD EPYC; seconds of the processor), with `"smoke"` half a minute. What would take longer
+# is shown from runs that ship with the course; each picture says so. `"full"` takes hours.
+
+# %% kind="parameters"
+SCALE = "laptop"  # "smoke": seconds, to see that all runs; "laptop": minutes; "full": more evaluation, hours
+USE_REFERENCE = False  # True takes the course's own solutions, where they are installed
+USE_MINE = False  # True takes the earlier weeks from your own notebooks, too, where they pass their checks
+NUM_SEEDS = 1  # of the first comparison
+MORE = False  # True measures horizons and corrupted models here, too, beside those that ship
+RESUME = False  # True keeps the finished part of an interrupted run; not after a change of your code
+
+# %% kind="setup"
+from mbrl_course.student import use_notebook
+
+use_notebook("week06", "build.ipynb", reference=USE_REFERENCE, use_mine=USE_MINE)
+
+# %% [markdown]
+# The imports come after that, so that they find your functions.
+
+# %% kind="setup"
+import copy
+from dataclasses import replace
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import torch
+from IPython.display import display
+
+from mbrl_course.buffers import Batch
+from mbrl_course.cem import CEMConfig, cem_plan, shift_plan
+from mbrl_course.dyna_ppo import DynaPPO
+from mbrl_course.envs import get_task
+from mbrl_course.evaluation import evaluate, probability_of_improvement, summary
+from mbrl_course.experiments import get_config, run
+from mbrl_course.experiments.figures import ledger_table, plot_results, shipped, shipped_note
+from mbrl_course.experiments.tables import final_table
+from mbrl_course.imagination import (
+    epistemic_variance,
+    errors_by_age,
+    model_loss,
+    uncertainty_gate,
+    visit_counts,
+    worst_case_scores,
+)
+from mbrl_course.mpc import rollout, run_episode, sequence_returns
+from mbrl_course.plotting import COLORS, GREY, new_axes, plot_learning_curves
+
+torch.set_num_threads(1)  # the tensors are small: more threads would wait for each other
+task = get_task("cartpole")
+SHORT = {"total_steps": 5120, "eval_every": 512} if SCALE == "laptop" else {}
+
+
+def only(name, *variants):
+    """Those variants of an experiment that have these names."""
+    return tuple(text for text in get_config(name, SCALE).variants if text.partition(":")[0] in variants)
+
+
+def measure(name, variants, seeds, **changes):
+    """Some variants of an experiment of this course, run here at the scale chosen above."""
+    overrides = {"variants": only(name, *variants), **changes}
+    return run(name, seeds, SCALE, overrides, fresh=not RESUME)
+
+
+def show_shipped(name, panels):
+    """Learning curves and ledger of the results that ship with the course; what makes them, where none do.
+
+    `panels` maps the title of each picture to a text that all of its variants' names hold.
+    """
+    print(shipped_note(name))
+    if shipped(name) is None:
+        return
+    axes = new_axes(columns=len(panels), width=6.2, height=4.8)
+    for ax, (title, part) in zip(axes, panels.items(), strict=True):
+        plot_results(name, title=title, where=f"variant.str.contains('{part}')", ax=ax)
+        legend_below(ax)
+    plt.show()
+    display(ledger_table(name))
+
+
+def legend_below(ax):
+    """Puts the legend below the picture, so that it hides no line."""
+    ax.set_ylim(0, 510)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=1)
+
+
+# %% [markdown]
+# ## Level 1: does a model help?
+#
+# `CartPole-v1`: 1 point for each step, 500 at most. PPO collects 512 steps (eight environments, 64 steps each), makes ten
+# passes, and throws them away. Dyna-PPO then fits five networks to its latest 10,000 transitions, and makes ten passes
+# through each of five imagined batches: 128 rollouts of 20 steps. Both get 5120 real steps here, ten batches. And a third agent:
+# *PPO, as many updates*, a control. It makes more passes through each real batch, until it has taken as many gradient steps as
+# Dyna-PPO would with rollouts of 5 steps.
+#
+# Published claims about this are mixed; a plain public implementation found no gain over PPO.
+#
+# **Write down your prediction.** (a) Who is ahead after 2000 real steps, and who after 5000? Where do you place the control? Is there a price at the start,
+# while the model is bad? (b) The reward is always 1, and the true termination rule is known to the model. What is left
+# to be learned, and is it difficult?
+
+# %% [markdown] kind="written" id="predict-level-1" points=2
+# **Model answer.** (a) Dyna-PPO takes many more gradient steps, on fresh data of its present policy, so it should be ahead early,
+# if the model is good enough by then. The control squeezes more out of the same data, and should lie between; if it does as well as Dyna-PPO, the model
+# was not the reason. At the very start
+# the model has seen a few hundred steps of falling poles; imagined rollouts in it may teach nonsense, which would be
+# a penalty in the first batches. (b) The dynamics of four numbers, smooth and without noise: easy. Five steps of it, starting in
+# real states, should be good after a few thousand transitions.
+#
+# **Rubric.** 1 point: a statement about early and late with a reason. 1 point: says what the model has to learn, and argues that it is
+# easy or not. Whether the prediction comes true does not matter.
+
+# %%
+LONG = "Dyna-PPO, large batches, horizon 20"
+CONTROL = "PPO, as many updates as with horizon 5"
+level1 = measure(
+    "dyna-ppo-small-batches",
+    ("PPO", CONTROL, LONG),
+    range(NUM_SEEDS if SCALE != "smoke" else 1),
+    num_eval_episodes=5
+    if SCALE == "laptop"
+    else get_config("dyna-ppo-small-batches", SCALE).num_eval_episodes,
+)
+
+# %% [markdown]
+# Solid: here. Dashed, with bands: the course's runs, interquartile mean (IQM) over seeds and its 95 % bootstrap interval.
+# Evaluation takes the most likely action.
+
+# %%
+print(shipped_note("dyna-ppo-small-batches"))
+small = shipped("dyna-ppo-small-batches")
+measured = dict(list(level1.groupby("variant", sort=False)))
+reference = None if small is None else {name: small[small["variant"] == name] for name in measured}
+ax = plot_learning_curves(
+    measured, reference=reference, title="With and without a model", ax=new_axes(width=6.8, height=4.8)[0]
+)
+legend_below(ax)
+plt.show()
+ledger_table("dyna-ppo-small-batches", level1, SCALE, compare=False)
+
+# %% [markdown]
+# How many real steps until 80 % of what PPO earns in the end? (Medians over seeds; infinite where half of them never got
+# there.) And what did the start look like: the mean return of all evaluations in the first 2048 steps.
+
+
+# %%
+def early_late(rows, until=2048):
+    """The mean evaluation of each seed early on, and its last one."""
+    early = rows[rows["env_steps"] <= until].groupby(["variant", "seed"], sort=False)["eval_return"].mean()
+    last = rows.groupby(["variant", "seed"], sort=False)["eval_return"].last()
+    return pd.DataFrame({f"up to {until} steps": early, "at the end": last}).dropna().reset_index()
+
+
+def to_80_percent(name, rows):
+    """How many real steps each variant took to 80 % of PPO's final return."""
+    table = final_table(name, rows).set_index("what")
+    steps = next((column for column in table if column.startswith("env_steps to ")), None)
+    return table[["seeds"] if steps is None else ["seeds", steps]]
+
+
+display(to_80_percent("dyna-ppo-small-batches", level1))
+early_late(level1).groupby("variant", sort=False).mean(numeric_only=True).drop(columns="seed").round(0)
+
+# %% [markdown]
+# The model's errors, on 500 fresh steps of the present policy: $E_k$ is the mean squared error after $k$ steps of
+# open-loop prediction, in units in which 1 means "as bad as predicting the mean change". (A point is missing where no
+# episode was $k$ steps long.)
+
+# %%
+errors = level1[level1["variant"] == LONG]
+ax = new_axes(width=6.8)[0]
+for k, color in zip((1, 5, 10), COLORS, strict=False):
+    for number, (_, rows) in enumerate(errors.groupby("seed")):
+        label = f"$E_{{{k}}}$" if number == 0 else None
+        ax.semilogy(
+            rows["env_steps"], rows[f"E_{k}"], "o-", color=color, markersize=4, linewidth=1.3, label=label
+        )
+ax.set(xlabel="environment steps", ylabel="mean squared error")
+ax.set_title("Dyna-PPO's model on the policy of the day: a line for each seed")
+ax.legend()
+plt.show()
+
+# %% [markdown]
+# ### Is it the model, or the gradient steps?
+#
+# One seed can't tell. Here are all variants with five seeds, as they ship with the course. *Small batches* have 128
+# real steps instead of 512, with as many imagined ones: more of the experience is imagined.
+
+# %%
+show_shipped(
+    "dyna-ppo-small-batches",
+    {"Real batches of 512": "^(?:(?!small).)*$", "Real batches of 128": "small"},
+)
+
+# %% [markdown]
+# Real steps to 80 % of PPO's final return, then the early mean and the end, each with its interval.
+
+# %%
+if small is not None:
+    display(to_80_percent("dyna-ppo-small-batches", small))
+    per_seed = early_late(small)
+    tables = {
+        y: summary(per_seed, "variant", y).set_index("variant")[["iqm", "low", "high"]]
+        for y in per_seed.columns[2:]
+    }
+    display(pd.concat(tables, axis=1).round(0))
+
+# %% [markdown]
+# The probability that a random run of one agent beats a random run of another. One half means no difference; if the interval
+# excludes one half, five seeds support the order.
+
+# %%
+if small is not None:
+    of = dict(list(early_late(small).groupby("variant", sort=False)))
+    pairs = [
+        (CONTROL, "PPO"),
+        (LONG, CONTROL),
+        ("Dyna-PPO, small batches, horizon 20", CONTROL),
+        ("Dyna-PPO, small batches, horizon 5", "PPO, small batches, as many updates"),
+        ("Dyna-PPO, small batches, horizon 20", "Dyna-PPO, small batches, horizon 5"),
+    ]
+    for when in ("up to 2048 steps", "at the end"):
+        print(when)
+        for better, worse in pairs:
+            chance = probability_of_improvement(of[better][when].to_numpy(), of[worse][when].to_numpy())
+            print(f"  {chance.point:.2f} [{chance.low:.2f}, {chance.high:.2f}]   {better}  >  {worse}")
+
+# %% [markdown]
+# And three times as many real steps, with the control for the long horizon too, if it ships:
+
+# %%
+show_shipped("dyna-ppo-cartpole", {"15,360 real steps": ""})
+if (longer := shipped("dyna-ppo-cartpole")) is not None:
+    display(to_80_percent("dyna-ppo-cartpole", longer))
+
+# %% [markdown]
+# **Explain what you see.** (a) Your own agents: what can be said with so few seeds, and what can't? Is there a price at the
+# start? (b) Five seeds, 5120 steps: is it the model or the gradient steps? Answer for a horizon of 5 and for one of 20 separately, and name the
+# comparison that your answer rests on. (c) Which comparison is missing, for the horizon of 20? (d) Count what the agents
+# spent. When would you still take PPO?
+
+# %% [markdown] kind="written" id="explain-level-1" points=5
+# **Model answer.** (a) One seed shows that the code works, and what size of return to expect; an order of the agents it can't show: the bands of the five
+# seeds are wide, and early on they overlap. A price at the start is not shown either. At 512 steps the five seeds average 62 (Dyna-PPO, large
+# batches) against 87 (PPO), within the bands; from 1024 steps on Dyna-PPO is not behind.
+#
+# (b) Horizon 5, small batches: 466 [250, 500] against 322 [191, 468] for PPO with small batches and as many updates. The probability of improvement is 0.70
+# [0.32, 1.00] at the end, 0.84 [0.52, 1.00] for the first 2048 steps: at best a hint. And PPO with large batches and fewer than a third of the updates
+# gets to 480 [455, 494] without any model. So there gradient steps explain most. Horizon 20: it is more than gradient steps. With small batches the first 475 come
+# after 1024 steps (median), the control needs 4608; over the first 2048 steps every run beats every run of the control (1.00). With large batches it is
+# no better than the control early (0.40 [0.08, 0.80]), but the first 475 come after 2048 steps, and at the end it is ahead in every pair, 500 [500, 500].
+#
+# (c) The control takes the 2,880 gradient steps of a horizon of 5. With 20, Dyna-PPO takes 10,000 (large batches) or 39,000 (small ones), and PPO with as many
+# belongs beside it (it is a variant of dyna-ppo-cartpole). What speaks against its success: with small batches 10,400 updates on real data did worse than 2,880 with
+# large ones, since many passes through a few steps overfit them; imagined batches are new each time.
+#
+# (d) In CPU seconds: PPO 1, the control 4, Dyna-PPO with a horizon of 20 18 (large batches) and 71 (small ones). Where real steps are free, as in a fast
+# simulator, PPO with many updates is the best buy. Where a step costs a second of a robot, 1000 steps instead of 4600 are worth a minute of computing.
+#
+# **Rubric.** 1 point: (a) does not conclude from two seeds more than they hold. 2 points: (b) horizon 5 is explained by gradient steps, horizon 20 is not
+# (one each, with the comparison named). 1 point: (c) the missing control. 1 point: (d) uses the ledger.
+
+# %% [markdown]
+# ## Level 2: what decides it?
+#
+# Level 1 says that the horizon matters. The others: how *much* is imagined, from how *many* data the model learns, and how *good* it
+# is.
+#
+# **Write down your prediction.** (a) Imagined horizon 1, 3, 5, 10, 20, always 640 imagined steps per batch: which is best? What does a horizon of 1 teach?
+# (b) The model gets worse on purpose: Gaussian noise on each predicted change, with a standard deviation of 0.03, 0.1, 0.3 and 1 of a
+# usual change, and the same number on the reward. From where on does it hurt?
+
+# %% [markdown] kind="written" id="predict-level-2" points=2
+# **Model answer.** (a) Longer is better until the model's error spoils it: a rollout of 1 step teaches what the value function says about the next
+# state, so it is as good as the value function, which early on is bad. 20 steps show the pole fall. CartPole's model is very good after 2000 steps ($E_{10}$ far below
+# 0.01), so I expect 20 to be at least as good as 5. (b) Noise without bias partly averages out over thousands of imagined steps, so small noise should
+# not hurt at all; at 1 the noise is as large as what happens, and imagined poles fall by accident. I expect harm somewhere from 0.3 on.
+#
+# **Rubric.** 1 point: an optimum with a reason from both sides (value function, model error). 1 point: a threshold with a reason.
+
+# %% [markdown]
+# With `MORE = True`: horizons of 1 and 20 and two noisy models, one seed and 5120 steps each, on your functions. They show the size
+# of the effects, not more.
+
+# %%
+if MORE:
+    chosen = {
+        "dyna-ppo-horizon": ("horizon 1", "horizon 20"),
+        "dyna-ppo-noise": ("noise=0", "noise=0.3", "noise=1"),
+    }
+    axes = new_axes(columns=2, width=5.8, height=3.8)
+    ledgers = []
+    for ax, (name, variants) in zip(axes, chosen.items(), strict=True):
+        rows = measure(name, variants, (0,), **SHORT)
+        plot_results(name, rows, SCALE, compare=False, title=name, ax=ax)
+        ax.set_ylim(0, 510)
+        ledgers.append(ledger_table(name, rows, SCALE, compare=False))
+    plt.show()
+    display(pd.concat(ledgers))
+
+# %% [markdown]
+# All horizons and noises over seeds, as far as they ship with the course. Then three *regimes*: passes of the model through
+# its data, and imagined batches after each real one, 1/5, 3/10, 5/20. And the number of transitions that the model is
+# fitted to.
+
+# %%
+show_shipped("dyna-ppo-horizon", {"Imagined horizon": ""})
+show_shipped("dyna-ppo-noise", {"A model that is made worse on purpose": ""})
+show_shipped("dyna-ppo-regimes", {"Passes of the model / imagined batches": ""})
+show_shipped("dyna-ppo-buffer", {"Transitions that the model is fitted to": ""})
+
+# %% [markdown]
+# ### Where the agent has been, and what the model remembers
+#
+# One more Dyna-PPO with a horizon of 20, which starts to imagine after the first batch. After each batch we keep a copy of its model,
+# and test it on the *next* batch, before it has seen any of it; and a copy of its policy.
+
+# %%
+settings = replace(get_config("dyna-ppo-horizon", SCALE), imag_horizon=20, imag_rollouts=32, **SHORT)
+BATCH = settings.num_envs * settings.num_steps
+settings = replace(settings, model_start=BATCH)
+agent = DynaPPO(task, settings.settings(), seed=0)
+fresh, kept = {}, {}  # by real steps: loss and disagreement on the batch until then; model and policy
+
+
+def on_batch(agent):
+    """Tests the last model on the new batch, then keeps the new model and the policy."""
+    steps = agent.ppo.counters.real_steps
+    batch = Batch(*(column[-BATCH:] for column in agent.visited.all()))
+    if kept:
+        model, _ = kept[max(kept)]
+        scale = model.target_normalizer.std
+        means = model.predict(batch.obs, batch.action).obs
+        fresh[steps] = model_loss(means, batch.next_obs, scale), epistemic_variance(means, scale)
+    kept[steps] = copy.deepcopy((agent.model, agent.ppo.policy))
+
+
+agent.train(settings.total_steps, on_batch)
+
+# %%
+experience = agent.visited.all()
+groups = len(experience.obs) // BATCH
+axes = new_axes(columns=2, width=5.8, height=3.8)
+ages = (torch.arange(groups) + 0.5) * BATCH
+moments = sorted(kept)
+for at, color in zip(
+    (moments[0], moments[len(moments) // 3], moments[-1]), (COLORS[3], COLORS[1], COLORS[0]), strict=True
+):
+    errors = errors_by_age(kept[at][0], experience, groups)
+    axes[0].semilogy(ages, errors, "o-", color=color, label=f"as of step {at}")
+losses = {steps: loss.mean() for steps, (loss, _) in fresh.items()}
+axes[1].semilogy(list(losses), list(losses.values()), "o-", color=COLORS[2])
+axes[0].set(
+    xlabel="when the transition was made, step",
+    ylabel="model's loss",
+    title="Three models, old and new states",
+)
+axes[1].set(xlabel="environment steps", ylabel="model's loss", title="Each model on the batch after it")
+axes[0].legend()
+plt.show()
+
+# %% [markdown]
+# And where were the poles? The first, middle and last third of its transitions.
+
+# %%
+seen = experience.obs[:, 2:].clone()
+seen[:, 0] = seen[:, 0].rad2deg()
+low, high = torch.tensor([-12.0, -2.5]), torch.tensor([12.0, 2.5])
+axes = new_axes(columns=3, width=4.2, height=3.5)
+for ax, part, name in zip(axes, seen.chunk(3), ("first", "middle", "last"), strict=True):
+    counts = visit_counts(part, low, high, 30)
+    ax.imshow(
+        counts.T.clamp(max=25), origin="lower", extent=(-12, 12, -2.5, 2.5), aspect="auto", cmap="Blues"
+    )
+    ax.grid(False)
+    ax.set(xlabel="angle, degrees", title=f"{name} third")
+axes[0].set_ylabel("angular velocity, rad/s")
+plt.show()
+
+# %% [markdown]
+# **Explain what you see.** (a) Which horizon would you choose, and what limits it here: the model's error, the value function, or the costs? Which of your
+# figures say so, and with how many seeds? (b) How much noise does the agent bear? Why can a model be useful that is wrong in each single
+# prediction? (c) The three models: on which states is each of them worse? When would it be good to forget old states, as a small buffer does? (d) Where
+# do the state visits contract to, and what does that mean for a model that only knows the latest data?
+
+# %% [markdown] kind="written" id="explain-level-2" points=4
+# **Model answer.** (a) From level 1, small batches, five seeds: 20 steps beat 5 over the first 2048 steps in every pair of runs (1.00), and not clearly at the end (0.60
+# [0.30, 0.90]). The model's error explains when: with 20 steps and small batches, $E_{10}$ (median of five seeds) is 5.5 at 512 steps, 0.1 at 1024 and 0.0003 at 2048, so from
+# 1000 steps on ten imagined steps are nearly real ones. With large batches it is still 4.7 at 1024 and 8 at 2048: a quarter as many fits, and a slower start. A rollout of 1 step can teach no more than the
+# value function knows. The limit here are the costs: 481,000 imagined steps and 71 CPU seconds against 122,000 and 21.
+#
+# (b) Read off the shipped or the own figure, with the number of seeds. Noise without a bias averages out over thousands of imagined steps: what PPO uses is the mean
+# advantage. A bias, even a small one, is always the same, and is learned.
+#
+# (c) In our run no model is worse on new states than on old ones by much: the loss as of 512 steps is about 0.5 everywhere, later models are better everywhere, by a factor
+# of 50 and then again of 50. Early on the model is simply not fitted enough (ten passes a batch). A small buffer fits the present better, and forgets; that is good where the world itself changes, or the network is too small for all states.
+#
+# (d) To the upright pole at rest. A model of such data alone knows little about falling poles, but falling is what the policy has to be warned of; the early
+# transitions hold that knowledge.
+#
+# **Rubric.** 1 point for each: (a) a choice that fits the student's figures and names the number of seeds; (b) a threshold from the figure, and that errors
+# without bias average out while a bias does not; (c) old against new states, read off correctly; (d) the visits narrow, and a model of narrow
+# data knows nothing about falling, which is where the learning signal is.
+
+# %% [markdown]
+# ## Level 3: what to trust?
+#
+# Three questions remain. How many members does the ensemble need? How strict should the gate be? And does one need a policy at all,
+# if one can plan in the model?
+#
+# **Write down your prediction.** (a) A gate of 0.01, 0.05, 0.1 or 0.2: what share of the steps pass early (in the second batch), and what share late? Will it
+# help? (b) After only 512 and 1024 real steps: who earns more, Dyna-PPO's policy of that moment, or CEM that plans 15 steps ahead in Dyna-PPO's model of that moment,
+# for the mean or for the worst member?
+
+# %% [markdown] kind="written" id="predict-level-3" points=2
+# **Model answer.** (a) Early perhaps half, late nearly all: the ensemble agrees once it has seen the states. If the imagined steps are harmless anyway (short rollouts from real
+# states, a good model), a gate can't help much, and a strict one early takes away just the practice that made the agent fast. (b) The planner: it needs no
+# gradient steps and uses what the model knows at once; 15 steps are enough to see a pole fall. With few data the worst member should be the safer judge.
+#
+# **Rubric.** 1 point: shares with a reason, and what that means for the gate's use. 1 point: policy against planner with a reason.
+
+# %% [markdown]
+# What the gate would have let through, on the fresh batches of the agent from above.
+
+# %%
+TAUS = (0.01, 0.05, 0.1, 0.2)
+axes = new_axes(columns=2, width=5.8, height=3.8)
+steps = list(fresh)
+for tau, color in zip(TAUS, COLORS, strict=False):
+    passed = {at: uncertainty_gate(variance, tau) for at, (_, variance) in fresh.items()}
+    shares = [100 * inside.double().mean() for inside in passed.values()]
+    axes[0].plot(steps, shares, "o-", color=color, label=f"$\\tau$ = {tau}")
+for at, color in zip(
+    sorted({steps[0], steps[len(steps) // 2], steps[-1]}), (COLORS[3], COLORS[1], COLORS[0]), strict=False
+):
+    loss, variance = fresh[at]
+    axes[1].loglog(
+        variance, loss, ".", color=color, markersize=4, alpha=0.5, label=f"the batch until step {at}"
+    )
+for tau in TAUS:
+    axes[1].axvline(tau, color=GREY, linewidth=1, zorder=0)
+axes[0].set(
+    xlabel="environment steps",
+    ylabel="share that passes, %",
+    ylim=(0, 103),
+    title="What the gate lets through",
+)
+axes[1].set(xlabel="disagreement u", ylabel="loss of the mean", title="Disagreement and error, unseen states")
+axes[0].legend(loc="lower right")
+axes[1].legend(markerscale=3)
+plt.show()
+
+# %%
+rows = []
+for at in sorted({steps[0], steps[len(steps) // 2], steps[-1]}):
+    loss, variance = fresh[at]
+    for tau in TAUS:
+        inside = uncertainty_gate(variance, tau)
+        row = {"batch until": at, "tau": tau, "pass, %": 100 * inside.double().mean().item()}
+        rows.append(
+            row | {"loss inside": loss[inside].mean().item(), "loss outside": loss[~inside].mean().item()}
+        )
+pd.DataFrame(rows).round({"pass, %": 0, "loss inside": 5, "loss outside": 3})
+
+# %% [markdown]
+# Did it help the agent? Gates and ensemble sizes over seeds, as far as they ship.
+
+# %%
+show_shipped("dyna-ppo-gate", {"The gate: epistemic variance up to which the model is trusted": ""})
+show_shipped("dyna-ppo-ensemble", {"Members of the ensemble": ""})
+
+# %% [markdown]
+# ### A policy, or a plan?
+#
+# Models and policies of the same agent, after so many real steps. CEM plans 15 steps ahead in the five members, and scores a plan by their mean or, with
+# your `worst_case_scores`, by the worst of them. Episodes of at most 200 steps, the same two starts for all.
+
+
+# %%
+class EnsembleMPC:
+    """CEM over a score of action sequences, `score(step, num_members, obs, sequences)`; warm-started."""
+
+    def __init__(self, model, score):
+        self.model, self.score, self.generator = model, score, torch.Generator().manual_seed(0)
+        self.config = CEMConfig(population_size=60, num_elites=8, num_iterations=2, horizon=15)
+        self.reset()
+
+    def reset(self):
+        self.last = torch.zeros(self.config.horizon, 1)
+
+    def plan(self, obs):
+        def step(obs, action):
+            return self.model.step(obs, action, self.model.elites, sample=False)
+
+        def score(sequences):
+            return self.score(step, len(self.model.elites), obs, sequences)
+
+        start = shift_plan(self.last)
+        self.last = cem_plan(score, start, task.action_low, task.action_high, self.config, self.generator)
+        return self.last
+
+
+def mean_scores(step, num_members, obs, sequences):
+    imagined = rollout(step, obs, sequences, num_members)
+    return sequence_returns(imagined.rewards, imagined.terminated).mean(dim=0)
+
+
+MAX_STEPS = 200 if SCALE != "smoke" else 20
+moments = moments[:2]
+rows = []
+for at in moments:
+    model, policy = kept[at]
+
+    def act(obs, policy=policy):
+        return agent.to_planned(policy.best_action(obs))
+
+    for value in evaluate(task, act, 2, seed=7, progress=False):
+        rows.append({"real steps": at, "agent": "policy of Dyna-PPO", "return": min(value, MAX_STEPS)})
+    for name, score in {"CEM, mean member": mean_scores, "CEM, worst member": worst_case_scores}.items():
+        for seed in range(2):
+            episode = run_episode(task, EnsembleMPC(model, score), seed=7000 + seed, max_steps=MAX_STEPS)
+            rows.append({"real steps": at, "agent": name, "return": episode.reward.sum().item()})
+planned = pd.DataFrame(rows)
+
+# %%
+ax = new_axes(width=6.8, height=3.8)[0]
+for place, ((name, part), color) in enumerate(
+    zip(planned.groupby("agent", sort=False), (GREY, COLORS[0], COLORS[3]), strict=True)
+):
+    positions = [moments.index(at) + 0.22 * (place - 1) for at in part["real steps"]]
+    ax.plot(positions, part["return"], "o", color=color, markersize=9, alpha=0.8, label=name)
+ax.set_xticks(range(len(moments)), [f"{at} real steps" for at in moments])
+ax.set(
+    ylabel=f"return, {MAX_STEPS} at most", title="One model, three ways to act", ylim=(0, 1.05 * MAX_STEPS)
+)
+ax.set_xlim(-0.5, len(moments) - 0.5)
+ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)
+plt.show()
+
+# %% [markdown]
+# The whole loop of planning, trial by trial as in week 5, for mean and worst member, over seeds, as far as it ships:
+
+# %%
+show_shipped("dyna-ppo-mpc", {"Planning in the ensemble, trial by trial": ""})
+
+# %% [markdown]
+# **Explain what you see.** (a) What does the gate let through early and late, and how good is disagreement as a warning? Look for states that
+# pass with a large loss. (b) Policy or planner: who uses the first 1000 steps better? What does each of them cost per real step of acting,
+# and what will the policy still be good for? (c) Mean or worst member: what do your few episodes support?
+
+# %% [markdown] kind="written" id="explain-level-3" points=4
+# **Model answer.** (a) In our run 54 % of the steps pass at 0.01 in the second batch and 95 % at 0.05; from 3000 steps on all pass. But what passes early is no better for it: its loss is 0.38
+# at 0.01 and 0.45 at 0.05, against 0.59 and 1.05 outside. All members are wrong *together*, since all of them have had too few gradient steps. Disagreement does not see that.
+#
+# (b) The planner: with the same model CEM earned 49 and 94 after 512 steps and 86 to 110 after 1024, Dyna-PPO's policy about 16 and 40 to 50. It pays 9,000 imagined steps for each
+# real one, as long as it acts; the policy, once it is good, costs one small network. By 2048 steps the policy of level 1 earned 500.
+#
+# (c) Nothing: two episodes each, and mean and worst member lie together. Where the members hardly disagree, the two judges are one.
+#
+#
+# **Rubric.** 2 points: (a) shares and losses from the student's own table (1), error that disagreement does not show, if there is any (1). 1 point: (b) data against
+# computing, with numbers. 1 point: (c) no more than a few episodes can hold.
+
+# %% [markdown]
+# ## What to take along
+#
+# - Ask "compared to what?" An agent that imagines also takes more gradient steps. PPO with as many updates is the control, and against rollouts of
+#   5 steps five seeds show no clear difference at the end.
+# - With rollouts of 20 steps CartPole was solved after 1000 to 2000 real steps, where the control needed 4600. CartPole's
+#   dynamics are easy; nothing here says that a model of a running cheetah can be trusted for 20 steps. (Next week: MBPO trusts it for one.)
+# - It costs: twenty to seventy times the computing of PPO for the same real steps. The ledger belongs to every claim.
+# - The policy moves the data. Test a model on the batch that comes *after* it.
+# - Disagreement finds the unknown, and says nothing about errors that all members share.
+#
+# **Where next.** PPO throws each real batch away. An off-policy learner need not: week 7 puts SAC in the place of PPO, and asks for how many
+# steps a model may be trusted. [MBPO](https://arxiv.org/abs/1906.08253), then [Dreamer](https://arxiv.org/abs/2301.04104), which imagines in a
+# space of its own, and [TD-MPC2](https://arxiv.org/abs/2310.16828), which plans *and* learns a policy.
