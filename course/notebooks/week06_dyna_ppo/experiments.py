@@ -280,7 +280,7 @@ if (longer := shipped("dyna-ppo-cartpole")) is not None:
 # (d) In CPU seconds: PPO 1, the control 4, Dyna-PPO with a horizon of 20 18 (large batches) and 71 (small ones). Where real steps are free, as in a fast
 # simulator, PPO with many updates is the best buy. Where a step costs a second of a robot, 1000 steps instead of 4600 are worth a minute of computing.
 #
-# **Rubric.** 1 point: (a) does not conclude from two seeds more than they hold. 2 points: (b) horizon 5 is explained by gradient steps, horizon 20 is not
+# **Rubric.** 1 point: (a) does not conclude more from one seed than it holds. 2 points: (b) horizon 5 is explained by gradient steps, horizon 20 is not
 # (one each, with the comparison named). 1 point: (c) the missing control. 1 point: (d) uses the ledger.
 
 # %% [markdown]
@@ -579,7 +579,6 @@ show_shipped("dyna-ppo-mpc", {"Planning in the ensemble, trial by trial": ""})
 # real one, as long as it acts; the policy, once it is good, costs one small network. By 2048 steps the policy of level 1 earned 500.
 #
 # (c) Nothing: two episodes each, and mean and worst member lie together. Where the members hardly disagree, the two judges are one.
-#
 #
 # **Rubric.** 2 points: (a) shares and losses from the student's own table (1), error that disagreement does not show, if there is any (1). 1 point: (b) data against
 # computing, with numbers. 1 point: (c) no more than a few episodes can hold.
