@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from types import SimpleNamespace
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -107,8 +108,9 @@ def test_the_truth_of_the_phase_plane_is_that_of_the_environment():
     plane = true_transitions(get_task("pendulum"), phase_plane(4), torch.full((16, 1), 1.5))
     with gym.make("Pendulum-v1") as env:
         env.reset(seed=0)
+        pendulum: Any = env.unwrapped
         for obs, next_obs in zip(plane.obs, plane.next_obs, strict=True):
-            env.unwrapped.state = np.array([float(angle_of(obs)), float(obs[2])])
+            pendulum.state = np.array([float(angle_of(obs)), float(obs[2])])
             found = env.step(np.array([1.5], dtype=np.float32))[0]
             assert next_obs.tolist() == pytest.approx(found.tolist(), abs=1e-4)
     with pytest.raises(ValueError, match="task is 'cheetah', expected one with known dynamics"):
