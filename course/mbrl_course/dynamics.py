@@ -54,8 +54,8 @@ class Normalizer(nn.Module):
     def fit(self, x: Tensor) -> None:
         """Sets `mean` and `std` from data.
 
-        A dimension that does not vary (a standard deviation below 1e-6 of its largest value, or of 1) keeps
-        the standard deviation 1: dividing by nearly nothing would turn rounding errors into large inputs.
+        A dimension that does not vary (a standard deviation of at most 1e-6 * max(1, largest |x|)) gets the
+        standard deviation 1: dividing by nearly nothing would turn rounding errors into large inputs.
 
         Args:
             x: data, [N, D].

@@ -21,6 +21,12 @@ MISTAKES: dict[str, Mistake] = {
     "size-counts-batches": ("ring-buffer", SIZE, "self.size = min(self.size + 1, self.capacity)", "batches"),
     "position-not-moved": ("ring-buffer", MOVE, "pass", "position was not moved on"),
     "position-moves-by-one": ("ring-buffer", MOVE, "self.position += 1", "by one for each batch"),
+    "written-to-a-copy": (
+        "ring-buffer",
+        STORE,
+        "            column[rows].copy_(values)\n",
+        "make copies",
+    ),
     "position-leaves-the-ring": ("ring-buffer", MOVE, "self.position += count", "modulo the capacity"),
     "stops-at-the-end": (
         "ring-buffer",
@@ -218,6 +224,18 @@ MISTAKES: dict[str, Mistake] = {
         "member_loss.sum().backward()\n    optimizer.step()",
         "member_loss.sum().backward()\n    optimizer.zero_grad()\n    optimizer.step()",
         "have not changed",
+    ),
+    "zero-grad-after-backward": (
+        "training-step",
+        "optimizer.step()",
+        "optimizer.zero_grad()\n    optimizer.step()",
+        "zero_grad() before backward()",
+    ),
+    "one-loss-for-each-member-returned": (
+        "training-step",
+        "return member_loss.mean().item()",
+        "return member_loss.detach()",
+        "the loss of each member",
     ),
     "step-forgotten": ("training-step", "optimizer.step()", "pass", "optimizer.step() called"),
     "averaged-over-members": (

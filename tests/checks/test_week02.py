@@ -104,7 +104,7 @@ MUTANTS: dict[str, tuple[str, str, str, str]] = {
         "sequence-returns",
         "terminated.long().cumsum(dim=-1) - terminated.long()",
         "torch.nn.functional.pad(terminated.long(), (1, 0))[..., :-1]",
-        "nothing after it",
+        "an end is final",
     ),
     "NaN leaks through the mask": (
         "sequence-returns",
@@ -183,10 +183,16 @@ MUTANTS: dict[str, tuple[str, str, str, str]] = {
     ),
     "the whole plan at once": ("receding-horizon", "plan(obs)[0]", "plan(obs)", "expected its first action"),
     "the last action of the plan": ("receding-horizon", "plan(obs)[0]", "plan(obs)[-1]", "first action"),
+    "a list of transitions": (
+        "receding-horizon",
+        "    return Batch(",
+        "    return transitions\n    return Batch(",
+        "expected a Batch",
+    ),
     "planned only once": (
         "receding-horizon",
         "    for _ in range(max_steps):\n        action = plan(obs)[0]  # [A]",
-        "    whole = plan(obs)\n    for step in range(max_steps):\n        action = whole[min(step, 2)]",
+        "    whole = plan(obs)\n    for step in range(max_steps):\n        action = whole[step]",
         "then comes a new plan",
     ),
     "never looks": ("receding-horizon", "        obs = next_obs\n", "", "it is always the first one"),
@@ -269,6 +275,18 @@ MUTANTS: dict[str, tuple[str, str, str, str]] = {
         "fit(concatenate(batches))",
         "fit(concatenate(batches[::-1]))",
         "the oldest first",
+    ),
+    "a list of batches for fit": (
+        "on-policy-loop",
+        "fit(concatenate(batches))",
+        "fit(batches)",
+        "expected one Batch",
+    ),
+    "a list of batches returned": (
+        "on-policy-loop",
+        "return concatenate(batches), mean_returns",
+        "return batches, mean_returns",
+        "as one Batch",
     ),
     "no returns": (
         "on-policy-loop",

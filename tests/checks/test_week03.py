@@ -258,6 +258,14 @@ MISTAKES = {
         "return signal / signal.square().mean(dim=-1, keepdim=True).sqrt().clamp(min=1e-9)",
         "its own standard deviation",
     ),
+    "f = 0 keeps its infinite power": (NOISE, ".clamp(min=1 / length)", "", "gets the power of f_1"),
+    "edges like all others": (
+        NOISE,
+        "    real[..., edges] *= 2**0.5\n    imaginary[..., edges] = 0\n",
+        "",
+        "the edges get sqrt(2) times the real part",
+    ),
+    "divided by the length": (NOISE, ', norm="forward"', "", 'irfft needs norm="forward"'),
     "odd lengths come back even": (NOISE, ", n=length", "", "shape"),
     "edges count twice": (
         NOISE,

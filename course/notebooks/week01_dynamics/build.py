@@ -113,7 +113,7 @@ plt.show()
 #   rows. All random numbers come from `generator`. An empty buffer raises a `ValueError`.
 #
 # `Batch` is a named tuple of six tensors: `for column in batch` goes through them, and `batch.take(rows)`
-# indexes all of them.
+# returns a copy of these rows of all six. So `len(batch)` is 6; N is `len(batch.reward)`.
 
 # %% kind="given" ref="buffers:Batch,concatenate,check_transitions"
 
@@ -202,13 +202,15 @@ check_close(
     mistakes={
         "the second batch was written over the first: start at self.position": [1, 2, 0, 0, 0],
         "the first batch is in the last rows: start at row 0": [0, 1, 0, 0, 2],
+        "nothing was written to self.data (take and column[rows] make copies)": [0, 0, 0, 0, 0],
+        "position was moved on before the rows were found": [0, 0, 0, 1, 2],
     },
 )
 numbers = torch.arange(3)
 check_close("the column action", held["action"][:3], 100 + numbers, hint="are all six columns written?")
 check_close("the column reward", held["reward"][:3], 200 + numbers, hint="are all six columns written?")
 check_close("the column next_obs", held["next_obs"][:3], 1 + numbers, hint="are all six columns written?")
-print("Right: the ring turns: newest over oldest.")
+print("Right: whole batches find their rows.")
 ### BEGIN HIDDEN TESTS
 for name, modulus in (("terminated", 3), ("truncated", 2)):
     flags = [bool(flag) for flag in held[name][:3]]
@@ -249,7 +251,7 @@ check_close(
     mistakes={"it can't be larger than the capacity": 7},
 )
 check_close("the column reward", held["reward"], [205, 206, 202, 203, 204], hint="all columns, the same rows")
-print("Right: whole batches find their rows, too.")
+print("Right: the ring turns: newest over oldest.")
 ### BEGIN HIDDEN TESTS
 for capacity, counts in (
     (4, [2, 11]),
@@ -274,8 +276,9 @@ for capacity, counts in (
 
 # %% kind="test" of="ring-buffer" points=2
 batch = sample_after(capacity=50, counts=[6], batch_size=300, seed=0)  # 6 of 50 rows are in use
-check_shape("obs of a sample", batch["obs"], (300, 1), "expected batch_size rows, drawn with replacement")
-check_shape("reward of a sample", batch["reward"], (300,), "expected batch_size rows, drawn with replacement")
+rows = "expected batch_size rows, drawn with replacement"
+check_shape("obs of a sample", batch["obs"], (300, 1), {(6, 1): rows})
+check_shape("reward of a sample", batch["reward"], (300,), {(6,): rows})
 check_true(
     (batch["reward"] != 0).all(), "the sample holds rows that were never written: draw among the first size"
 )
@@ -604,7 +607,7 @@ plt.show()
 # **Write `predict_next_obs`.** `network`, `normalize_input` and `denormalize_change` are functions of a
 # tensor, handed in by the caller. The state comes first in the concatenation, then the action. It works for
 # any leading axes that `obs` and `action` share: `[D]` and `[A]`, `[N, D]` and `[N, A]`, or `[E, N, D]` and
-# `[E, N, A]`.
+# `[E, N, A]`. The caller's `obs` stays as it is.
 
 # %% kind="solution" of="predict-next-obs" ref="dynamics:predict_next_obs"
 # TODO: the network sees the normalised pair (state, action)
@@ -646,7 +649,11 @@ action = torch.randn(6, 1, generator=torch.Generator().manual_seed(1))  # [N, A]
 inputs = torch.cat([obs, action], dim=-1)
 output = network(normalize_input(inputs))
 swapped = network(normalize_input(torch.cat([action, obs], dim=-1)))
-predicted = predict_next_obs(network, normalize_input, denormalize_change, obs, action)
+given = obs.clone()
+predicted = predict_next_obs(network, normalize_input, denormalize_change, given, action)
+check_true(
+    torch.equal(given, obs), "the caller's obs has changed: make a new tensor, obs + ..., not obs += ..."
+)
 check_shape("next_obs", predicted, (6, 2))
 check_close(
     "next_obs",
@@ -824,7 +831,9 @@ check_close(
     after["weight"],
     [[[2.25, 0.0]]],
     mistakes={
-        "the weights have not changed: was optimizer.step() called?": [[[3.0, 0.0]]],
+        "the weights have not changed: was optimizer.step() called, and zero_grad() before backward()?": [
+            [[3.0, 0.0]]
+        ],
         "the step goes uphill": [[[3.75, 0.0]]],
         "the squared error is summed, expected its mean over the mini-batch and the dimensions": [
             [[0.0, 0.0]]
@@ -834,6 +843,8 @@ check_close(
     },
 )
 check_close("the new bias", after["bias"], [[-0.45, 0.0]])
+members = "it is the loss of each member, expected their mean as one number"
+check_shape("the returned loss", after["losses"][0], (), {(1,): members})
 check_close(
     "the returned loss",
     after["losses"][0],
@@ -864,7 +875,7 @@ check_close(
     mistakes={
         "the loss is averaged over the members, so each learns 3 times slower: sum over the members": weight
         - 0.1 * slope,
-        "the weights have not changed: was optimizer.step() called?": weight,
+        "the weights have not changed: was optimizer.step() called, and zero_grad() before backward()?": weight,
         "only the first member learns": torch.cat([(weight - 0.3 * slope)[:1], weight[1:]]),
     },
     hint="each member takes the step that it would take alone",
@@ -901,7 +912,9 @@ check_close(
         "the gradient of the first step was used again in the second: was optimizer.zero_grad() called?": [
             [[1.76]]
         ],
-        "the weights have not changed: was optimizer.step() called?": [[[4.0]]],
+        "the weights have not changed: was optimizer.step() called, and zero_grad() before backward()?": [
+            [[4.0]]
+        ],
         "each call makes two steps": [[[1.6384]]],
     },
 )
@@ -1029,7 +1042,11 @@ check_shape(
     "the errors",
     errors,
     (4,),
-    {(5,): "E_0 does not count: k runs from 1 to K", (): "expected one for each k"},
+    {
+        (5,): "E_0 does not count: k runs from 1 to K",
+        (): "expected one for each k",
+        (3,): "is it one for each of the B = 3 trajectories? K is actions.shape[1]",
+    },
 )
 k = torch.arange(1.0, 5.0)
 check_close(

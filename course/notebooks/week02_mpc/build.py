@@ -128,7 +128,13 @@ print("one step to the right:", next_obs.tolist(), " reward", round(reward.item(
 
 # %% kind="test" of="rollout" points=2
 def step(obs, action):  # a point that is pushed around
-    next_obs = torch.as_tensor(obs) + torch.as_tensor(action)
+    obs, action = torch.as_tensor(obs), torch.as_tensor(action)
+    check_true(
+        obs.shape[-1] == 2 and action.shape[-1] == 2,
+        f"step was given obs {list(obs.shape)} and action {list(action.shape)}, expected [1, 6, 2] and [1, 6, 2]: "
+        "[E, N, D] and [E, N, A]",
+    )
+    next_obs = obs + action
     return next_obs, 3 * next_obs[..., 0] - next_obs[..., 1], next_obs[..., 0] > 100
 
 
@@ -332,8 +338,9 @@ print("largest difference:", (torch.stack(real) - imagined.obs[0, 7, 1:]).abs().
 # %% [markdown]
 # <details><summary>Hint: "at an earlier step"</summary>
 #
-# `terminated.long().cumsum(-1)` counts the ends up to and including each step. Taking the step's own flag away
-# again leaves those before it. Or: `cumprod` of `1 - terminated`, shifted by one.
+# With `done = terminated.long()` (torch does not subtract bools), `done.cumsum(-1)` counts the ends up to and
+# including each step. Taking the step's own flag away again leaves those before it. Or: `cumprod` of `1 - done`,
+# shifted by one.
 # </details>
 # <details><summary>Hint: NaN</summary>
 #
@@ -397,6 +404,7 @@ check_close(
             111.0,
         ],
         "the mask is the wrong way round": [0.0, 1110.0, 1100.0, 1100.0, 0.0],
+        "an end is final: rewards count again two steps after it": [1111.0, 1101.0, 1011.0, 11.0, 1111.0],
         "one step too many counts: nothing after the ending step does": [1111.0, 11.0, 111.0, 111.0, 1111.0],
     },
     hint="the reward of the ending step counts, and nothing after it",
@@ -700,7 +708,7 @@ planned = []
 
 def plan(obs):  # the first action goes by the state; the others are different
     planned.append(torch.as_tensor(obs).clone())
-    return torch.stack([planned[-1][:1] + 0.5, torch.tensor([77.0]), torch.tensor([99.0])])  # [H, A]
+    return torch.cat([planned[-1][:1] + 0.5, torch.tensor([77.0, 99.0, 99.0])]).unsqueeze(-1)  # [H, A]
 
 
 def env_step(action):
@@ -713,7 +721,7 @@ def env_step(action):
 episode = receding_horizon(torch.tensor([3.0, 0.0]), plan, env_step, max_steps=4)
 check_true(len(steps) > 0, "env_step was never called")
 check_shape(
-    "what env_step was given", steps[0], (1,), {(3, 1): "it is the whole plan, expected its first action [A]"}
+    "what env_step was given", steps[0], (1,), {(4, 1): "it is the whole plan, expected its first action [A]"}
 )
 actions = torch.stack(steps)
 check_true(
@@ -768,6 +776,10 @@ for terminates_at, truncates_at, expected in ((3, 0, 3), (0, 4, 4), (0, 0, 10)):
     else:
         why = f"step {expected} is {'terminated' if terminates_at else 'truncated'}: no step comes after it"
     check_true(len(log) == expected, f"env_step was called {len(log)} times, expected {expected} ({why})")
+    check_true(
+        len(episode) == 6,
+        f"{len(episode)} things were returned, expected a Batch: six columns, one for each name",
+    )
     check_shape(
         "reward", episode[2], (expected,), f"one for each of the {expected} steps, the last one included"
     )
@@ -1056,11 +1068,18 @@ def collect_data(policy):
 
 
 def fit(data):
+    check_true(
+        len(data) == 6, f"fit was given a list of {len(data)} batches, expected one Batch: use concatenate"
+    )
     fitted.append(as_tensor("the data that fit was given", data[0])[:, 0])  # obs [N, 1]
     return "a policy"
 
 
 data, returns = on_policy_loop(collect_data, fit, 3)
+check_true(
+    len(data) == 6,
+    f"{len(data)} batches are returned, expected all transitions as one Batch: use concatenate",
+)
 numbers = [values.tolist() for values in fitted]
 hint = "fit is given all transitions so far, the oldest first"
 if [len(values) for values in numbers] == sizes[:3]:

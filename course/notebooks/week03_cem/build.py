@@ -609,10 +609,18 @@ config = CEMConfig(
     min_std=0.02,
 )
 plan = cem_plan(score_fn, start, low, high, config, torch.Generator().manual_seed(0))
-check_shape("the plan", plan, (3, 2))
+check_shape(
+    "the plan", plan, (3, 2), {(2, 3, 2): "is the standard deviation returned, too? The plan is the mean"}
+)
 check_true(len(seen) == 3, f"num_iterations is 3, but score_fn was called {len(seen)} times")
 check_shape("each population", seen[0], (2000, 3, 2), "population_size is 2000")
-check_between("mean of the first population, less initial_mean", seen[0].mean(dim=0) - start, -0.15, 0.15)
+check_between(
+    "mean of the first population, less initial_mean, over half the range",
+    (seen[0].mean(dim=0) - start) / torch.tensor([2.0, 10.0]),
+    -0.15,
+    0.15,
+    "the search starts at initial_mean",
+)
 spread = seen[0].std(dim=0)  # [H, A]
 check_between(
     "std of the first population over initial_std x half the range",
@@ -763,7 +771,9 @@ mistakes = {
     "it moved the wrong way: the first action was executed and is gone": plan[[0, 0, 1, 2]],
     "it is the plan as it was": plan,
 }
-check_shape("shift_plan(plan)", shift_plan(plan), (4, 2), {(3, 2): "a new last action is missing"})
+given = plan.clone()
+check_shape("shift_plan(plan)", shift_plan(given), (4, 2), {(3, 2): "a new last action is missing"})
+check_true(torch.equal(given, plan), "the plan that was passed has changed, expected a new one (torch.cat)")
 zeros = torch.zeros(1, 2)
 check_close(
     'shift_plan(plan, "repeat")',
@@ -1044,17 +1054,29 @@ noise = check_shape(
     "colored_noise", colored_noise(0.0, (2000, 2, 20), torch.Generator().manual_seed(0)), (2000, 2, 20)
 )
 check_between(
-    "the variance over 2000 draws, beta=0", noise.var(dim=0), 0.8, 1.2, "what is the sum of the powers?"
+    "the variance over 2000 draws, beta=0",
+    noise.var(dim=0),
+    0.8,
+    1.2,
+    'is it divided by the square root of Var? irfft needs norm="forward", or divides by H',
 )
 check_between("the mean over 2000 draws", noise.mean(dim=0), -0.15, 0.15)
 neighbours = (noise[..., 1:] * noise[..., :-1]).mean()
 check_between("correlation of neighbours in white noise", neighbours, -0.1, 0.1, "beta=0 is white noise")
 noise = as_tensor("noise", colored_noise(2.0, (2000, 2, 20), torch.Generator().manual_seed(0)))
-check_between(
-    "the variance over 2000 draws, beta=2", noise.var(dim=0), 0.8, 1.2, "what is the sum of the powers?"
+check_true(
+    noise.isfinite().all(), "the noise holds NaN or infinity for beta=2: f_0 = 0 gets the power of f_1"
 )
+check_between(
+    "the variance for beta=2, averaged over all entries",
+    noise.var(dim=0).mean(),
+    0.9,
+    1.1,
+    "the edges get sqrt(2) times the real part and count once in Var; each draw keeps its own size",
+)
+check_between("the variance over 2000 draws, beta=2", noise.var(dim=0), 0.8, 1.2)
 neighbours = (noise[..., 1:] * noise[..., :-1]).mean()
-check_between("correlation of neighbours in red noise", neighbours, 0.8, 1, "large beta is smooth")
+check_between("correlation of neighbours in red noise", neighbours, 0.75, 1, "large beta is smooth")
 ### BEGIN HIDDEN TESTS
 for beta, length in ((1.0, 15), (3.0, 16), (2.0, 1), (0.5, 2)):
     noise = colored_noise(beta, (3000, length), torch.Generator().manual_seed(1))
