@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
@@ -14,7 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from mbrl_autograder.authoring.build import check
-from mbrl_autograder.authoring.course import PACKAGE, AuthoringError, Course
+from mbrl_autograder.authoring.course import (
+    PACKAGE,
+    AuthoringError,
+    Course,
+    package_imports,
+    parse_file,
+)
 from mbrl_course.weeks import WEEKS, Week, modules_due
 
 # Only the instructor's side needs these.
@@ -116,7 +123,7 @@ def student_wheel(week: Week, target: Path, course: Course | None = None) -> Pat
             target_path = folder / PACKAGE / "released" / week.id / path.name
             target_path.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target_path)
-        for module in _left_out(week):
+        for module in _left_out(course, week):
             folder.joinpath(PACKAGE, *module.split(".")).with_suffix(".py").unlink(missing_ok=True)
         (folder / "pyproject.toml").write_text(_pyproject(project, week), encoding="utf-8")
         (folder / "README.md").write_text(f"# {PACKAGE}, student edition of {week.id}\n", encoding="utf-8")
@@ -134,9 +141,25 @@ def student_wheel(week: Week, target: Path, course: Course | None = None) -> Pat
         return target / result.stdout.split()[-1]
 
 
-def _left_out(week: Week) -> list[str]:
-    later = [f"experiments.{other.id}" for other in WEEKS if other.number > week.number]
-    return [*modules_due(week), *later]
+def _left_out(course: Course, week: Week) -> list[str]:
+    """What is due, the experiments of later weeks, and what stands on these."""
+    later = {f"experiments.{other.id}" for other in WEEKS if other.number > week.number}
+    later |= {module for module in modules_due(week) if module not in week.modules}
+    parts = {f"experiments.{p.stem}": p for p in (course.package_dir / "experiments").glob("[!_]*.py")}
+    uses = {name: _imported_at_once(path, name) for name, path in parts.items()}
+    while more := {name for name, used in uses.items() if used & later} - later:
+        later |= more
+    return sorted({*modules_due(week), *later})
+
+
+def _imported_at_once(path: Path, name: str) -> set[str]:
+    """Modules of the package that a module imports when it is imported itself."""
+    return {
+        found
+        for statement in parse_file(path).body
+        if isinstance(statement, ast.Import | ast.ImportFrom)
+        for found in package_imports(statement, name)
+    }
 
 
 def _pyproject(project: dict[str, Any], week: Week) -> str:
