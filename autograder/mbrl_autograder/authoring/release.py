@@ -189,7 +189,7 @@ def _pyproject(project: dict[str, Any], week: Week) -> str:
         f'include = ["{PACKAGE}*"]',
         "namespaces = false",
         "[tool.setuptools.package-data]",
-        '"*" = ["*.csv", "*.xml", "assets/*", "*.npz", "py.typed", "released/*/*.ipynb"]',
+        '"*" = ["*.csv", "results/*.csv", "*.xml", "assets/*", "*.npz", "py.typed", "released/*/*.ipynb"]',
     ]
     return "\n".join(lines) + "\n"
 
