@@ -22,21 +22,16 @@ PAGES = {"syllabus.md": "weeks/README.md", "syllabus_teaching.md": "solutions/RE
 
 def write_syllabus(course: Course) -> list[Path]:
     """Writes the pages whose frame there is, and returns those that changed."""
-    changed = []
-    for path, text in _pages(course):
-        if not path.is_file() or path.read_text(encoding="utf-8") != text:
-            path.write_text(text, encoding="utf-8")
-            changed.append(path)
-    return changed
+    stale = dict(_stale_pages(course))
+    for path, text in stale.items():
+        path.write_text(text, encoding="utf-8")
+    return list(stale)
 
 
 def check_syllabus(course: Course) -> list[Problem]:
     """What is stale."""
-    stale = []
-    for path, text in _pages(course):
-        if not path.is_file() or path.read_text(encoding="utf-8") != text:
-            stale.append(Problem(course.show(path), 0, "is not what the sources give: run the build"))
-    return stale
+    told = "is not what the sources give: run the build"
+    return [Problem(course.show(path), 0, told) for path, _ in _stale_pages(course)]
 
 
 def builds_on(course: Course, week: Week) -> list[int]:
@@ -46,6 +41,12 @@ def builds_on(course: Course, week: Week) -> list[int]:
         if (path := course.module_path(module)) is not None:
             imported |= set(package_imports(parse_file(path), module))
     return [w.number for w in WEEKS if w.number < week.number and imported & set(w.modules)]
+
+
+def _stale_pages(course: Course) -> Iterator[tuple[Path, str]]:
+    for path, text in _pages(course):
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            yield path, text
 
 
 def _pages(course: Course) -> Iterator[tuple[Path, str]]:

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 
 from mbrl_course.evaluation import iqm_interval
 from mbrl_course.experiments import load_header, load_results
-from mbrl_course.experiments.tables import COSTS, Layout, final_rows, labelled_groups, layout_of
+from mbrl_course.experiments.tables import Layout, final_rows, labelled_groups, layout_of
 from mbrl_course.plotting import plot_learning_curves
 
 AXIS_LABELS = {
@@ -157,7 +157,7 @@ def _ledger_row(label: str, source: str, group: pd.DataFrame, layout: Layout) ->
     score = "return" if layout.y.endswith("return") else layout.y
     row = {"variant": label or "-", "measured": source, "seeds": str(len(scores))}
     row[score] = f"{_score(point)}{interval}"
-    return row | {LEDGER[cost]: _amount(final[cost].median()) for cost in COSTS if cost in final.columns}
+    return row | {title: _amount(final[cost].median()) for cost, title in LEDGER.items() if cost in final}
 
 
 def _score(value: float) -> str:

@@ -111,11 +111,22 @@ def doubt(ensemble: GaussianEnsemble, obs: Tensor, action: Tensor, next_obs: Ten
         next_obs: the truth, [N, D].
         scale: unit of each dimension, [D].
     """
+    return _doubt_of(*_mean_and_variances(ensemble, obs, action), next_obs, scale)
+
+
+def _mean_and_variances(
+    ensemble: GaussianEnsemble, obs: Tensor, action: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The mean prediction, its aleatoric and its epistemic variance, [N, D] each."""
     from mbrl_course.ensembles import split_variance
 
     prediction = ensemble.predict(obs, action)
-    aleatoric, epistemic = split_variance(prediction.obs, prediction.obs_var)  # [N, D] each
-    squares = ((prediction.obs.mean(dim=0) - next_obs).square(), epistemic, aleatoric)
+    aleatoric, epistemic = split_variance(prediction.obs, prediction.obs_var)
+    return prediction.obs.mean(dim=0), aleatoric, epistemic
+
+
+def _doubt_of(mean: Tensor, aleatoric: Tensor, epistemic: Tensor, next_obs: Tensor, scale: Tensor) -> Doubt:
+    squares = ((mean - next_obs).square(), epistemic, aleatoric)
     return Doubt(*((square / scale.square()).mean(dim=-1).sqrt() for square in squares))
 
 
@@ -136,16 +147,14 @@ def worth(
             truth by default.
     """
     from mbrl_course.calibration import expected_calibration_error, rank_correlation
-    from mbrl_course.ensembles import split_variance
 
-    found = doubt(ensemble, data.obs, data.action, data.next_obs, scale)
-    prediction = ensemble.predict(data.obs, data.action)
-    aleatoric, epistemic = split_variance(prediction.obs, prediction.obs_var)  # [N, D] each
+    mean, aleatoric, epistemic = _mean_and_variances(ensemble, data.obs, data.action)  # [N, D] each
+    found = _doubt_of(mean, aleatoric, epistemic, data.next_obs, scale)
     numbers = {name: float(value.square().mean().sqrt()) for name, value in found._asdict().items()}
     ranks = rank_correlation(found.epistemic, found.error) if ensemble.ensemble_size > 1 else 0.0
     total = (aleatoric + epistemic).sqrt()
     target = data.next_obs if measured is None else measured
-    ece = expected_calibration_error(prediction.obs.mean(dim=0), total, target)
+    ece = expected_calibration_error(mean, total, target)
     return {**numbers, "rank_correlation": float(ranks), "ece": float(ece)}
 
 

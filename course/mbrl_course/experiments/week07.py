@@ -122,7 +122,7 @@ def train_mbpo(
 
 
 _SAC = ("SAC: rollout_lengths=0/0 updates_per_step=1", "SAC, as many updates: rollout_lengths=0/0")
-_SMOKE: dict[str, Any] = {
+SMOKE: dict[str, Any] = {
     "total_steps": 60,
     "eval_every": 30,
     "num_eval_episodes": 1,
@@ -144,7 +144,7 @@ def _experiment(
     laptop: dict[str, Any],
     published: str = "",
 ) -> Experiment[Any]:
-    configs = scales(full, laptop, {**laptop, **_SMOKE})
+    configs = scales(full, laptop, {**laptop, **SMOKE})
     baseline, _ = variant_of(full, full.variants[0])
     return Experiment(name, 7, title, run_mbpo, configs, published, SOLVED_AT.get(full.task), baseline)
 

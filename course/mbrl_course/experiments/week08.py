@@ -19,7 +19,7 @@ from mbrl_course.experiments.solved import SOLVED_AT
 from mbrl_course.experiments.variants import each_variant, ledger, scales, settings_of
 from mbrl_course.experiments.verdicts import verdict_table
 from mbrl_course.experiments.week05 import PETSTrialsConfig, run_trials
-from mbrl_course.experiments.week07 import MBPORunConfig, train_mbpo
+from mbrl_course.experiments.week07 import SMOKE, MBPORunConfig, train_mbpo
 
 if TYPE_CHECKING:  # in a class these may be the student's own, so they are imported when needed
     from mbrl_course.experiments.promises import PlanRecorder
@@ -197,19 +197,6 @@ _PETS_SMOKE: dict[str, Any] = {
     "hidden_sizes": (16,),
     "max_epochs": 2,
 }
-_MBPO_SMOKE: dict[str, Any] = {
-    "total_steps": 60,
-    "eval_every": 30,
-    "num_eval_episodes": 1,
-    "start_steps": 30,
-    "updates_per_step": 1,
-    "hidden_sizes": (16,),
-    "batch_size": 16,
-    "model_every": 20,
-    "model_epochs": 1,
-    "model_hidden_sizes": (16,),
-    "num_rollouts": 20,
-}
 
 EXPERIMENTS: tuple[Experiment[Any], ...] = (
     Experiment(
@@ -226,7 +213,7 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
         week=8,
         title="The clinic, MBPO on the pendulum: one change at a time",
         function=run_clinic_mbpo,
-        configs=scales(_MBPO, {}, _MBPO_SMOKE),
+        configs=scales(_MBPO, {}, SMOKE),
         published="an engineer's report: each change is worth 8 to 60 %, see `verdicts.CLAIMS`",
         verdicts=partial(verdict_table, "clinic-mbpo"),
     ),
