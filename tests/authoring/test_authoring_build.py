@@ -169,7 +169,22 @@ def test_only_what_changed_is_run_again(course: Course) -> None:
     assert outdated(course) == NOTEBOOKS[1:]
     edit(source_of(course, "experiments"), "# # Experiments", "# # All experiments")
     assert outdated(course) == NOTEBOOKS[2:]
-    edit(source_of(course, "experiments"), "# # All experiments", "# # Experiments at last")
+    edit(
+        source_of(course, "experiments"),
+        "# # All experiments",
+        '# %%\nshow("sums")\n# %% [markdown]\n# # Sums',
+    )
+    assert outdated(course) == NOTEBOOKS[2:]
+    (package / "results").mkdir()
+    (package / "results/other-sums-laptop.csv").write_text("1")
+    assert outdated(course) == [], "no notebook shows it"
+    (package / "results/sums-laptop.csv").write_text("1")
+    assert outdated(course) == NOTEBOOKS[2:], "shows these results"
+    edit(
+        source_of(course, "experiments"),
+        '# %%\nshow("sums")\n# %% [markdown]\n# # Sums',
+        "# # Experiments at last",
+    )
     assert executed(course) == NOTEBOOKS[2:], "and so does the build"
 
 

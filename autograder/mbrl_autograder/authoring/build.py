@@ -222,7 +222,8 @@ def _number_cells(notebook: NotebookNode) -> None:
 def fingerprint(course: Course, source: Source, notebook: NotebookNode) -> str:
     """A hash of all that the outputs depend on: the cells, the modules they import in any way, and data.
 
-    The experiments run on the build notebook beside them, so its source counts for them too.
+    Data are the week's own and the shipped results that a cell names. The experiments run on the build
+    notebook beside them, so its source counts for them too.
     """
     digest = hashlib.sha256(to_text(without_outputs(notebook)).encode())
     modules: set[str] = set()
@@ -232,7 +233,7 @@ def fingerprint(course: Course, source: Source, notebook: NotebookNode) -> str:
     for node in notebook.cells:
         if node.cell_type == "code":
             modules |= set(package_imports(ast.parse(node.source)))
-    files = _data_files(course, source.week)
+    files = _data_files(course, source.week) + _named_results(course, notebook)
     if source.name != "build":
         modules |= set(source.week.modules)
         files += [path for path in course.sources(source.week) if path.stem == "build"]
@@ -307,6 +308,13 @@ def _canonical(node: NotebookNode) -> str:
 def _data_files(course: Course, week: Week) -> list[Path]:
     folder = course.source_dir(week) / "data"
     return sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+
+
+def _named_results(course: Course, notebook: NotebookNode) -> list[Path]:
+    """The shipped results whose experiment's name stands in a string of a code cell."""
+    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    paths = sorted((course.package_dir / "results").glob("*-*.csv"))
+    return [path for path in paths if f'"{path.stem.rpartition("-")[0]}"' in code]
 
 
 def _data_pairs(course: Course, week: Week) -> Iterator[tuple[Path, Path]]:
