@@ -36,7 +36,7 @@ class ComparisonConfig:
         off_policy_steps: real steps of SAC and MBPO.
         on_policy_steps: real steps of PPO and Dyna-PPO, rounded up to whole batches of 512.
         eval_every: real steps between two evaluations of SAC and MBPO; PPO's are four times as far apart.
-        num_eval_episodes: of each evaluation of a policy. Planners are judged by their trials.
+        num_eval_episodes: of each evaluation, of a planner's after each of its trials, too.
         hidden_sizes: of all networks.
         ensemble_size: members of all ensembles, all of them elites; random shooting and CEM plan in one
             network.
@@ -49,11 +49,11 @@ class ComparisonConfig:
 
     task: str = "pendulum"
     agents: tuple[str, ...] = AGENTS
-    num_trials: int = 8
+    num_trials: int = 6
     off_policy_steps: int = 2500
     on_policy_steps: int = 40_960
     eval_every: int = 250
-    num_eval_episodes: int = 5
+    num_eval_episodes: int = 3
     hidden_sizes: tuple[int, ...] = (64, 64)
     ensemble_size: int = 3
     population_size: int = 100
@@ -75,8 +75,8 @@ class ComparisonConfig:
 def run_comparison(config: ComparisonConfig, run: Run) -> None:
     """final-comparison: every agent by itself.
 
-    Rows: variant (the agent), eval_return (of a planner's trial; of a policy the mean over the episodes of an
-    evaluation), and the ledger.
+    Rows: variant (the agent), eval_return (the mean over the episodes of an evaluation, from the same starts
+    for all agents), and the ledger.
     """
     task = get_task(config.task)
     for agent in run.units(config.agents, "agents"):
@@ -90,10 +90,26 @@ def run_comparison(config: ComparisonConfig, run: Run) -> None:
             train_sac(task, config, run, agent)
 
 
-def log_trial(run: Run, agent: str, trial: Trial) -> None:
-    """The row of a planner's trial."""
+def log_trial(
+    run: Run, task: Task, config: ComparisonConfig, agent: str, trial: Trial, planner: Planner | None
+) -> None:
+    """The row of a trial: how good its planner is (None: random actions), from the same starts for all."""
+    from mbrl_course.pets import RandomPlanner
+
+    if planner is None:
+        generator = torch.Generator().manual_seed(run.seed)
+        planner = RandomPlanner(task.action_low, task.action_high, generator)
     costs = ledger(run, trial.env_steps, trial.model_calls, 0, trial.model_updates)
-    run.log(variant=agent, eval_return=trial.trial_return, **costs)
+    with run.not_counted():
+        returns = evaluate(
+            task,
+            lambda obs: planner.plan(obs)[0],
+            config.num_eval_episodes,
+            run.seed,
+            on_reset=planner.reset,
+            progress=False,
+        )
+        run.log(variant=agent, eval_return=returns.mean(), **costs)
 
 
 def plan_with_one_network(task: Task, config: ComparisonConfig, run: Run, agent: str) -> None:
@@ -131,7 +147,10 @@ def plan_with_one_network(task: Task, config: ComparisonConfig, run: Run, agent:
         losses = model.fit(data, max_epochs=config.model_epochs, generator=run.generator).train_losses
         return len(losses)
 
-    trial_loop(collect, fit, config.num_trials, lambda number, trial: log_trial(run, agent, trial))
+    def on_trial(number: int, trial: Trial) -> None:
+        log_trial(run, task, config, agent, trial, planner if number else None)
+
+    trial_loop(collect, fit, config.num_trials, on_trial)
 
 
 def plan_with_particles(task: Task, config: ComparisonConfig, run: Run) -> None:
@@ -141,7 +160,7 @@ def plan_with_particles(task: Task, config: ComparisonConfig, run: Run) -> None:
     )
 
     def on_trial(number: int, trial: Trial, planner: PlanRecorder) -> None:
-        log_trial(run, "PETS", trial)
+        log_trial(run, task, config, "PETS", trial, planner if number else None)
 
     run_trials(task, *pets.settings(), run, on_trial)
 
