@@ -191,7 +191,9 @@ ledger_table("mbpo-inverted-pendulum", inverted, SCALE)
 # [36, 91], SAC at 19 [14, 24]. The same number of updates, and nearly three times the return: here it is the model. A possible
 # reason: episodes end when the pole falls, so the data are of falling poles, and a good model can show what balancing would
 # be like, for ten steps at a time. On Pendulum nothing ends, and rollouts had one step. Which of the two it is, these runs
-# don't say. On InvertedPendulum, 500 steps were too few for either (44 and 43 of 1000, one seed): no difference to be seen.
+# don't say. On InvertedPendulum all agents with ten updates per step balance for all 1000 steps in each of five seeds, first after
+# 1250 real steps without a model and with rollouts of one step, after 1000 with rollouts of ten (medians; the ranges overlap).
+# With one update it is 73 [53, 90] after 2000 steps. Here too it is the updates, and the model saves one evaluation at the most.
 #
 # (c) How many updates did SAC make per real step? If it was one, the comparison mixes model and updates. Then: how many
 # seeds, with which intervals, and what did a step cost in time?
