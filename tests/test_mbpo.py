@@ -273,8 +273,7 @@ def test_the_learning_rate_follows_its_schedule(schedule, middle, last):
     agent.train(10, lambda agent: rates.append(agent.sac.actor_optimizer.param_groups[0]["lr"]))
     assert rates[0] == 0.01
     assert [rates[5], rates[9]] == pytest.approx([0.01 * middle, 0.01 * last], rel=2e-3)
-    for optimizer in (agent.sac.critic_optimizer, agent.sac.temperature_optimizer):
-        assert optimizer.param_groups[0]["lr"] == rates[9]
+    assert agent.sac.critic_optimizer.param_groups[0]["lr"] == rates[9]
 
 
 def test_the_gain_is_that_of_all_networks_and_the_noise_is_only_in_the_world():

@@ -96,6 +96,28 @@ def test_the_actor_step_leaves_the_critics_alone_and_climbs_q():
     assert all(torch.equal(a, b) for a, b in zip(weights, sac.critics.parameters(), strict=True))
 
 
+def test_actor_and_temperature_share_an_optimizer_and_no_gradient():
+    """One Adam steps both as an Adam for each would, from the sum of their losses."""
+    sac, alone = agent(), agent()
+    actor = torch.optim.Adam(alone.actor.parameters(), lr=alone.config.learning_rate)
+    temperature = torch.optim.Adam([alone.log_temperature], lr=alone.config.learning_rate)
+    obs = batch().obs
+    for _ in range(3):
+        sac.update_actor_and_temperature(obs)
+        action, log_prob = alone.actor.sample(obs, alone.generator)
+        q = alone.critics(obs, action)
+        for optimizer, loss in (
+            (actor, actor_loss(q, log_prob, alone.temperature)),
+            (temperature, temperature_loss(alone.log_temperature, log_prob, alone.target_entropy)),
+        ):
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    torch.testing.assert_close(sac.log_temperature, alone.log_temperature)
+    for a, b in zip(sac.actor.parameters(), alone.actor.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
 def test_weights_count_a_row_that_often():
     """A weight of 2 on one row and 0 on another is a batch with one row doubled and the other left out."""
     q, target = torch.randn(2, 3, generator=generator(1)), torch.zeros(3)

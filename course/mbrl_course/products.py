@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-WORTHWHILE = 2**22
+WORTHWHILE = 2**20
 """Multiplications in one product from which on the longer way to oneDNN pays."""
 
 

@@ -114,7 +114,7 @@ class SACConfig:
 
     Attributes:
         hidden_sizes: of actor and critics.
-        learning_rate: of all three Adams.
+        learning_rate: of both Adams, that of the critics, and that of actor and temperature.
         batch_size: transitions per update.
         gamma: discount.
         tau: share of the critics that goes into their targets with each update.
@@ -235,9 +235,8 @@ class SAC:
         def adam(parameters: object) -> torch.optim.Adam:
             return torch.optim.Adam(parameters, lr=config.learning_rate, fused=True)  # type: ignore[arg-type]
 
-        self.actor_optimizer = adam(self.actor.parameters())
+        self.actor_optimizer = adam([*self.actor.parameters(), self.log_temperature])
         self.critic_optimizer = adam(self.critics.parameters())
-        self.temperature_optimizer = adam([self.log_temperature])
 
     @property
     def temperature(self) -> Tensor:
@@ -282,8 +281,8 @@ class SAC:
         return self.to_task((self.from_task(action) + std * noise).clamp(-1, 1))
 
     def set_learning_rate(self, learning_rate: float) -> None:
-        """From now on all three Adams use this learning rate."""
-        for optimizer in (self.actor_optimizer, self.critic_optimizer, self.temperature_optimizer):
+        """From now on both Adams use this learning rate."""
+        for optimizer in (self.actor_optimizer, self.critic_optimizer):
             optimizer.param_groups[0]["lr"] = learning_rate
 
     def update(self, batch: Batch, weights: Tensor | None = None) -> dict[str, float]:
@@ -328,18 +327,18 @@ class SAC:
         return loss.item()
 
     def update_actor_and_temperature(self, obs: Tensor) -> dict[str, float]:
-        """One gradient step of the actor and of the temperature on states [B, D]; the losses by name."""
+        """One gradient step of actor and temperature on states [B, D]; loss and temperature by name.
+
+        The two losses share no parameter, so their sum has the gradient of each.
+        """
         action, log_prob = self.actor.sample(obs, self.generator)
         self.critics.requires_grad_(False)  # the actor's loss needs no gradient of the critics' weights
         loss = actor_loss(self.critics(obs, action), log_prob, self.temperature)
+        loss_of_temperature = temperature_loss(self.log_temperature, log_prob, self.target_entropy)
         self.actor_optimizer.zero_grad()
-        loss.backward()
+        (loss + loss_of_temperature).backward()
         self.actor_optimizer.step()
         self.critics.requires_grad_(True)
-        loss_of_temperature = temperature_loss(self.log_temperature, log_prob, self.target_entropy)
-        self.temperature_optimizer.zero_grad()
-        loss_of_temperature.backward()
-        self.temperature_optimizer.step()
         return {"actor_loss": loss.item(), "temperature": self.temperature.item()}
 
     @torch.no_grad()
@@ -372,5 +371,4 @@ class SAC:
             "targets": self.targets,
             "actor_optimizer": self.actor_optimizer,
             "critic_optimizer": self.critic_optimizer,
-            "temperature_optimizer": self.temperature_optimizer,
         }
