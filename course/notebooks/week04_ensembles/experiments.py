@@ -400,14 +400,14 @@ table_of(sizes, ["variant", "where"], ["error", "epistemic", "aleatoric", "rank_
 # good? (c) How many members would you use, and what decides?
 
 # %% [markdown] kind="written" id="explain-size" points=3
-# **Model answer.** (Means over the four seeds that ship.) (a) On familiar states nothing is gained: the error is
-# 0.27 with one member and 0.25 with ten. On unfamiliar ones it falls, most of it from 1 to 3: from 2.7 to 1.9
+# **Model answer.** (Means over the five seeds that ship.) (a) On familiar states nothing is gained: the error is
+# 0.27 with one member and 0.25 with ten. On unfamiliar ones it falls, most of it from 1 to 3: from 2.5 to 1.9
 # (held for five steps), then to 1.8 and 1.7. The rank correlation did *not* rise with the members, as I had
-# expected: three give 0.78 there, ten 0.76.
+# expected: three give 0.77 there, ten 0.76.
 #
 # (b) One member is calibrated where it was trained (0.02) and useless elsewhere (0.47: nearly nothing lies in its
-# intervals), since it knows the noise and no ignorance. Far from the data each member more helps: 0.13, 0.07,
-# 0.03. At home it is the other way round: the calibration error *grows*, 0.09 with three and 0.12 with ten. There
+# intervals), since it knows the noise and no ignorance. Far from the data each member more helps: 0.13, 0.08,
+# 0.03. At home it is the other way round: the calibration error *grows*, 0.08 with three and 0.12 with ten. There
 # the single Gaussian was right already, and with the disagreement on top the intervals are too wide: that errs on
 # the safe side. A planner leaves the data, so what counts for it are the unfamiliar states.
 #
@@ -519,15 +519,15 @@ plt.show()
 # stop collecting as soon as the epistemic variance *on the agent's own data* is small. What could go wrong?
 
 # %% [markdown] kind="written" id="explain-on-policy" points=4
-# **Model answer.** (Medians of the three seeds that ship.) (a) It falls most where data arrive: on the data of the
-# first planned episode from 0.21 before learning to 0.06 after. It also falls elsewhere, over the whole plane from
-# 0.29 after the random steps to 0.08 after the last iteration, since a network generalises, and the plans swing
-# through much of the plane. The error over the plane falls less far, from 0.62 to 0.26.
+# **Model answer.** (Medians of the five seeds that ship.) (a) It falls most where data arrive: on the data of the
+# first planned episode from 0.45 before learning to 0.06 after. It also falls elsewhere, over the whole plane from
+# 0.39 after the random steps to 0.08 after the last iteration, since a network generalises, and the plans swing
+# through much of the plane. The error over the plane falls less far, from 0.79 to 0.26.
 #
-# (b) In the first iteration the error on new data was 0.37 and the doubt 0.21: too sure by a factor of 1.8 (1.2
-# to 2.4 over the seeds). In two of the three seeds both are small and about equal from the second iteration on:
-# the agent comes back to states that it knows. In the other, whose swing-up failed three times, the surprise lasted
-# until it worked. Over the plane the error stays three to four times the doubt.
+# (b) In the first iteration too sure by a factor of 1.8 (0.6 to 2.4 over the seeds). In three of the five seeds error
+# and doubt are small from the third iteration on: the agent comes back to states that it knows. In the other two, whose
+# swing-up failed three times, the surprise lasted until it worked. Over the plane the error stays two and a half to
+# five times the doubt.
 #
 # (c) The agent collects where its plans lead. The doubt on these data is small as soon as it repeats itself, well
 # or badly: it does not speak of states that it avoids, possibly because the model is wrong about them. In the last
@@ -654,10 +654,10 @@ final_values(here).groupby("variant", sort=False)[
 # model? What else could you do with rare transitions?
 
 # %% [markdown] kind="written" id="explain-replay" points=4
-# **Model answer.** (Of the seeds that ship.) (a) On the half-cheetah priorities by error made the *common* error
-# smaller by 2 to 4 % in every seed: small, but always. The *rare* error became larger in two of three seeds, by 9 and 25 %
-# (not corrected: 15 and 38 %), and hardly smaller in the third: the opposite of what I had expected. By
-# disagreement the rare error was between 9 % smaller and about the same. On the pendulum with the worn sensor the
+# **Model answer.** (Of the five seeds that ship.) (a) On the half-cheetah priorities by error made the *common* error
+# smaller by 1 to 3 % in every seed: small, but always. The *rare* error became larger in four of five seeds, by 3 to 25 %
+# (not corrected: 6 to 38 %), and hardly smaller in the fifth: the opposite of what I had expected. By
+# disagreement the rare error was 3 to 9 % smaller in four seeds, and about the same in the fifth. On the pendulum with the worn sensor the
 # median differences are at most 4 %, and the seeds disagree about their sign: no effect is shown.
 #
 # (b) On the cheetah the rare rows were drawn twice as often as they occur. There are only 500 of them: their
@@ -667,7 +667,7 @@ final_values(here).groupby("variant", sort=False)[
 # it was 62 %. That the model did not suffer is due to its learned variance, which makes noisy rows count less.
 #
 # (c) No: nothing is gained that the seeds show everywhere, the same steps took nearly twice the
-# processor time (5.1 s against 2.7), and by error the rare rows may
+# processor time (6.8 s against 3.6), and by error the rare rows may
 # get worse. Better for rare transitions: collect more of them (part 4 does, by planning), stop early by a
 # hold-out set that holds them, or, if at all, priorities by disagreement.
 #
