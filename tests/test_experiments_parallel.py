@@ -13,9 +13,9 @@ from pandas.testing import assert_frame_equal
 from mbrl_course import experiments
 from mbrl_course.cli import main
 from mbrl_course.commands import OK, USAGE
-from mbrl_course.experiments import ConfigError, JobError, parallel, run, sweep
+from mbrl_course.experiments import ConfigError, JobError, parallel, run, sweep, tables
 from mbrl_course.experiments.parallel import Job, run_in_processes, run_on_cluster
-from mbrl_course.experiments.tables import final_table, layout_of, read_logs, results_text
+from mbrl_course.experiments.tables import final_table, layout_of, minutes_per_seed, read_logs, results_text
 from mbrl_course.experiments.tuning import Range, final_score, parse_range, tune
 
 QUICK = {"population_size": "5", "num_iterations": "1", "horizon": "3"}
@@ -222,3 +222,16 @@ def test_tuning_refuses_what_the_experiment_does_not_take(tmp_path):
 def test_the_score_is_the_end_of_the_curve():
     logs = pd.DataFrame({"seed": [0] * 8, "env_steps": range(8), "eval_return": [0.0] * 6 + [1.0, 3.0]})
     assert final_score("q2", logs) == 2.0
+
+
+def test_the_minutes_of_a_seed_are_those_of_all_its_variants(monkeypatch):
+    rows = [(0, "a", 30.0), (0, "a", 60.0), (0, "b", 60.0), (0, "b", 120.0), (1, "a", 90.0), (1, "b", 30.0)]
+    logs = pd.DataFrame(rows, columns=["seed", "variant", "cpu_seconds"]).assign(value=0.0)
+    header = {"minutes": "8.3 in all, 4.10 for a seed (median)"}
+    monkeypatch.setattr(tables, "load_results", lambda name, scale: logs)
+    monkeypatch.setattr(tables, "load_header", lambda name, scale: header)
+    assert minutes_per_seed("q2") == (3 + 2) / 2
+    logs = logs.drop(columns="cpu_seconds")
+    assert minutes_per_seed("q2") == 4.1
+    header = None
+    assert minutes_per_seed("q2") is None

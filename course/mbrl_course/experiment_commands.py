@@ -105,12 +105,22 @@ def run(options: argparse.Namespace) -> int:
     from mbrl_course import experiments
 
     if options.name is None:
-        for name in experiments.list_experiments():
-            experiment = experiments.get_experiment(name)
-            print(f"{name:<26} week {experiment.week}: {experiment.title}")
-        return OK
+        return _list_experiments()
     frame = _ran(options, experiments.run)
     return _show_last(frame, ["seed"], options)
+
+
+def _list_experiments() -> int:
+    from mbrl_course import experiments
+    from mbrl_course.experiments.tables import minutes_per_seed
+
+    print(f"{'experiment':<26} week  minutes")
+    for name in experiments.list_experiments():
+        experiment, minutes = experiments.get_experiment(name), minutes_per_seed(name)
+        measured = "-" if minutes is None else f"{max(minutes, 0.1):.1f}"
+        print(f"{name:<26} {experiment.week:>4} {measured:>8}  {experiment.title}")
+    print("\nminutes: of one core for one seed at laptop scale, where results ship (AMD EPYC)")
+    return OK
 
 
 def sweep(options: argparse.Namespace) -> int:

@@ -217,6 +217,21 @@ def _plot_panels(logs: pd.DataFrame) -> NDArray[np.object_]:
     return axes
 
 
+def minutes_per_seed(name: str, scale: str = "laptop") -> float | None:
+    """What one seed of an experiment takes with all its variants, in minutes of one core, by what ships.
+
+    The median over seeds of the processor's time, which other programs hardly change; of the time on the wall
+    where no other was noted; None where nothing ships.
+    """
+    logs, header = load_results(name, scale), load_header(name, scale)
+    if logs is None or header is None:
+        return None
+    if "cpu_seconds" not in logs:
+        return float(header["minutes"].split(", ")[-1].split()[0])  # such as "8.3 in all, 2.11 for a seed"
+    clocks = logs.groupby(["seed", *layout_of(logs).by[:1]], sort=False)["cpu_seconds"].max()  # by variant
+    return float(clocks.groupby("seed").sum().median() / 60)
+
+
 def chosen_results(names: Sequence[str] = ()) -> list[tuple[str, str]]:
     """Name and scale of the shipped results of these experiments, or of all, in the order of the course.
 
