@@ -288,5 +288,5 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
     ),
     *_comparisons("pendulum", "Pendulum"),
     *_pareto("cartpole-swingup", "Cart-pole swing-up", horizon=25, num_trials=7, preset="iCEM 40/25/2"),
-    *_pareto("pendulum", "Pendulum", horizon=20, num_trials=5, preset="iCEM 20/20/2"),
+    *_pareto("pendulum", "Pendulum", horizon=20, num_trials=5, preset="3 members"),
 )
