@@ -278,11 +278,11 @@ ledger_table("q3-obstacles", loop, SCALE)
 # know whether a model is good enough to plan in?
 
 # %% [markdown] kind="written" id="loop" points=3
-# **Model answer.** (a) Nearly all: from about -170 to around -35. The later ones gain some ten points, and the curve goes up
+# **Model answer.** (a) Nearly all: from about -165 to around -40. The later ones gain some fifteen points, and the curve goes up
 # and down by nearly as much, since an iteration has only a few dozen episodes. What is left to learn are the walls, and that takes
-# gradient steps: with 500 in each iteration two seeds ended at -21 and -23, between the published -25 and -20. With 20, as in CS285's
-# own setting (the shipped runs at full scale), three seeds end at -28 to -34, and with 100, five seeds at -26 to -37
-# (`mbrl-course run q3-obstacles --set gradient_steps=100`). (b) The return jumps and stays, while the hold-out loss goes up and down, and may well grow. The hold-out set is drawn from all data so far, and these
+# gradient steps: with 500 in each iteration five seeds end at -21 to -26, at the published -25 to -20 and not far from the planner's
+# return in the true dynamics. With 20, as in CS285's own setting, five seeds of the same size end at -22 to -44 (three at full
+# scale, which are shown too, at -28 to -34), and with 100 at -26 to -37 (`mbrl-course run q3-obstacles --set gradient_steps=20`). (b) The return jumps and stays, while the hold-out loss goes up and down, and may well grow. The hold-out set is drawn from all data so far, and these
 # change: the planner goes where walls are, and such transitions are harder to predict than a random walk in free space. Losses of
 # different iterations are measured on different data. And the loss weighs all dimensions and places alike, the planner does not. (c)
 # The error on the states and actions that the planner visits, over several steps (E_k along its plans), or a fixed test set with
