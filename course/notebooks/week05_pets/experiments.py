@@ -46,6 +46,7 @@ import pandas as pd
 import torch
 from IPython.display import display
 
+from mbrl_course.cem import CEMPlanner
 from mbrl_course.envs import get_task
 from mbrl_course.experiments import Run, get_config, get_experiment, run
 from mbrl_course.experiments.figures import ledger_table, plot_results, shipped, shipped_note
@@ -53,7 +54,7 @@ from mbrl_course.experiments.time_to_solve import time_to_solve
 from mbrl_course.experiments.variants import ledger, variant_of
 from mbrl_course.experiments.week05 import run_trials
 from mbrl_course.films import make_film
-from mbrl_course.mpc import rollout
+from mbrl_course.mpc import rollout, run_episode
 from mbrl_course.pets import ParticleModel
 from mbrl_course.plotting import COLORS, GREY, new_axes
 
@@ -164,6 +165,16 @@ table = pd.concat(found, names=["measured", None]).droplevel(1).set_index("what"
 table[["seeds", "solved", "env_steps", "cpu_seconds"]]
 
 # %% [markdown]
+# And what would each budget earn if there were nothing to learn? The same search in the *true* dynamics, one episode each:
+
+# %%
+for name, budget in budgets.items():
+    search, generator = budget.settings()[1].optimizer, torch.Generator().manual_seed(0)
+    episode = run_episode(task, CEMPlanner(task, task.action_low, task.action_high, search, generator), seed=0)
+    farthest = episode.obs[:, 0].abs().max()
+    print(f"{name:10} return {episode.reward.sum():4.0f}, farthest from the middle {farthest:4.1f} m")
+
+# %% [markdown]
 # Is there a cheaper way to the same return? The course has measured PETS on this task with other searches (MPPI and iCEM
 # of week 3 beside CEM), smaller and larger models, and more or fewer particles. Return in the last trial, and its price:
 
@@ -174,7 +185,7 @@ if shipped("pareto-pets-cartpole") is not None:
 
 # %% [markdown]
 # **Explain what you see.** (a) Which differences between the budgets do the curves support, per step and per
-# minute? Say which of your statements rest on a single seed. (b) How do the curves behave from trial to trial, and what makes a cart run away? (c) You have
+# minute? Which part of them is the search, which the model? Say which of your statements rest on a single seed. (b) How do the curves behave from trial to trial, and what makes a cart run away? (c) You have
 # a laptop, and a real cart-pole on which each trial costs five minutes of a technician. Which budget do you
 # take? And which one if a simulator gives real steps for free?
 
