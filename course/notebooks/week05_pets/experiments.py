@@ -170,7 +170,9 @@ table[["seeds", "solved", "env_steps", "cpu_seconds"]]
 # %%
 for name, budget in budgets.items():
     search, generator = budget.settings()[1].optimizer, torch.Generator().manual_seed(0)
-    episode = run_episode(task, CEMPlanner(task, task.action_low, task.action_high, search, generator), seed=0)
+    episode = run_episode(
+        task, CEMPlanner(task, task.action_low, task.action_high, search, generator), seed=0
+    )
     farthest = episode.obs[:, 0].abs().max()
     print(f"{name:10} return {episode.reward.sum():4.0f}, farthest from the middle {farthest:4.1f} m")
 
