@@ -192,22 +192,24 @@ if shipped("pareto-pets-cartpole") is not None:
 # take? And which one if a simulator gives real steps for free?
 
 # %% [markdown] kind="written" id="explain-budget" points=3
-# **Model answer.** (a) In our run (one seed each) the small budget earned 94 in trial 6 and 119 in trial 8, after 1800 real
-# steps and less than a minute of one core. The middle one came to 49 at best, and needed two to three times as long for its
-# eight trials. So more search was ahead neither per step nor per minute, against the prediction. But one seed supports no
-# order of the returns: the small budget fell to -445 in between. What is certain is the price (4.4 times as many model
-# calls); per step only bands that do not overlap count.
+# **Model answer.** (a) Per step, in the last trial of the five shipped seeds: 63 [-31, 123] with the small budget, 116 [109, 127] with
+# the middle one, 141 [132, 147] with the large one (IQM, 95 % interval). Large against middle is supported, and both against
+# the small one nearly so. Early on nothing is: for four trials the bands are hundreds wide and lie in each other. It is mainly the search: in the *true* dynamics
+# the budgets earn about 35, 120 and 145. A plan of 0.6 s sees no use in letting the pole fall back, however good the model.
+# Per minute: 37 s of one core for all eight trials of the small budget, 84 s and 228 s for the others. After 40 s the small one is done, and has
+# once earned 100 in four of five seeds; the middle one gets there after 44 s (median), in all five. Our own curves are one seed each:
+# they show that the code works, and agree.
 #
 # (b) Up and down by hundreds. Each trial leads to new states, about which the model knows nothing yet, and the next fit
 # corrects it. The cart runs away because distance costs little at first ($0.01\,x^2$ is one reward only at ten metres),
 # and braking would cost height now. Once it is fast, a plan of 0.6 s can't bring it back, and far out the model answers for
-# states that it has never seen: the small budget earned -15,739 in trial 4. The longer plans of the middle budget see more
-# of the price (worst trial: -1031), but are not safe from it: in trial 8 its pole stands from step 40 on, and the
-# return is -12 all the same, since the cart rolls on.
+# states that it has never seen. Longer plans see more of the price, but are not safe while the model is bad: in two trials of the shipped
+# runs the cart of the middle and of the large budget went so far that the return was -21,988 and -13,463, both in trial 2. The small budget alone still
+# falls back late, to -50 and 8 in the last trial of two seeds.
 #
-# (c) With five minutes of a technician per trial, even a trial of the largest budget (half a minute of one core) costs next
-# to nothing beside it: take whatever needs the fewest trials, and that is more search if it helps at all. With free real
-# steps only computing counts: the small budget, and more trials.
+# (c) With five minutes of a technician per trial, half a minute of one core per trial for the largest budget costs next
+# to nothing: take it, since it needs as few trials as the middle one and ends higher. With free real steps only computing
+# counts: the middle budget earns 100 in a third of the large one's time; the small one may never be steady.
 #
 # **Rubric.** 1 point: (a) both axes, and the difference between one seed and an interval. 1 point: (b) the ups and downs
 # are described, and explained by states without data or by the short horizon. 1 point: (c) real steps against
