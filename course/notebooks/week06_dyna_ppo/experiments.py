@@ -428,7 +428,7 @@ plt.show()
 # (d) To the upright pole at rest. A model of such data alone knows little about falling poles, but falling is what the policy has to be warned of; the early
 # transitions hold that knowledge.
 #
-# **Rubric.** 1 point for each: (a) a choice that fits the student's figures and names the number of seeds; (b) a threshold from the figure, and that errors
+# **Rubric.** 1 point for each: (a) a choice that fits the student's figures and names the number of seeds; (b) reads the figure, its surprise included, and that errors
 # without bias average out while a bias does not; (c) old against new states, read off correctly; (d) the visits narrow, and a model of narrow
 # data knows nothing about falling, which is where the learning signal is.
 
