@@ -162,6 +162,7 @@ MISTAKES = {
     "weights of the first member": (LAYER, PRODUCT, "x @ weight[0] + bias", "weights of the first"),
     "bias of the first member": (LAYER, PRODUCT, "x @ weight + bias[0]", "bias of the first"),
     "an activation": (LAYER, PRODUCT, "(x @ weight + bias).relu()", "activation"),
+    "a list of the members' outputs": (LAYER, PRODUCT, "list(x @ weight + bias)", "torch.stack makes one"),
     "bias twice": (LAYER, PRODUCT, f"{PRODUCT} + bias", "added twice"),
     "another activation": (LAYER, PRODUCT, f"{PRODUCT}.tanh()", "(tanh)"),
     "transposed": (
@@ -208,6 +209,8 @@ MISTAKES = {
     "rows from 1 on": (MEMBERS, "torch.randint(num_rows,", "1 + torch.randint(num_rows,", "from 0"),
     "global randomness": (MEMBERS, ", generator=generator)", ")", "come from generator"),
     "rows are floats": (MEMBERS, ROWS, ROWS + ".float()", "expected integers"),
+    "a list of the members' rows": (MEMBERS, ROWS, f"list({ROWS})", "torch.stack makes one"),
+    "a list of elites": (MEMBERS, ELITES, f"{ELITES}.tolist()", "expected a tensor"),
     "the last row is never drawn": (
         MEMBERS,
         "torch.randint(num_rows,",

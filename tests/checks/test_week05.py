@@ -500,6 +500,21 @@ def test_nothing_written_earns_nothing():
 
 
 RIGHT = {
+    "TS1 after other random numbers": (
+        TS1,
+        """
+        def ts1_step(step, num_members, obs, action, generator=None):
+            torch.rand(9, generator=generator)  # in other places of the generator's sequence, that is
+            seats = torch.stack([torch.randperm(len(obs), generator=generator) for _ in obs[0]], dim=1)
+            plans = torch.arange(obs.shape[1])
+            answers = ts_inf_step(step, num_members, obs[seats, plans], action[seats, plans])
+            results = []
+            for answer in answers:
+                results.append(torch.empty_like(answer))
+                results[-1][seats, plans] = answer
+            return tuple(results)
+        """,
+    ),
     "a particle at a time": (
         STEP,
         """

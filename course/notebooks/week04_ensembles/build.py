@@ -455,6 +455,7 @@ draw = torch.Generator().manual_seed(0)
 x, weight, bias = (torch.randn(*shape, generator=draw) for shape in ((3, 5, 4), (3, 4, 2), (3, 1, 2)))
 y = ensemble_layer(x, weight, bias)
 check_shape("ensemble_layer", y, (3, 5, 2), "expected [E, N, out]")
+check_true(not isinstance(y, list), "it is a list: torch.stack makes one tensor of it, [E, N, out]")
 member_by_member = torch.stack([x[e] @ weight[e] + bias[e] for e in range(3)])
 check_close(
     "ensemble_layer",
@@ -568,11 +569,11 @@ plt.show()
 # **Write three functions.**
 #
 # - `bootstrap_rows(num_rows, ensemble_size, generator)`: for each member its own rows, drawn independently
-#   and uniformly with replacement, integers `[E, N]`. All random numbers come from `generator`.
+#   and uniformly with replacement, a tensor of integers `[E, N]`. All random numbers come from `generator`.
 # - `ensemble_loss(nll, min_log_var, max_log_var, bound_penalty)`: $L$ above, a scalar tensor: the networks learn
 #   from it, so no `.item()`. `nll` is `[E, B, T]`, the bounds `[T]`, $\lambda$ is `bound_penalty`.
 # - `choose_elites(holdout_losses, num_elites)`: the numbers of the members with the smallest losses, the best
-#   first, `[num_elites]`. A member whose loss is NaN comes after all others.
+#   first, a tensor `[num_elites]`. A member whose loss is NaN comes after all others.
 
 # %% kind="solution" of="members" ref="ensembles:bootstrap_rows,ensemble_loss,choose_elites"
 # bootstrap_rows:
@@ -598,8 +599,9 @@ plt.show()
 # </details>
 
 # %% kind="test" of="members" points=2
-rows = bootstrap_rows(1000, 4, torch.Generator().manual_seed(0))
-rows = check_shape("bootstrap_rows(1000, 4)", rows, (4, 1000), "expected [ensemble_size, num_rows]")
+drawn = bootstrap_rows(1000, 4, torch.Generator().manual_seed(0))
+rows = check_shape("bootstrap_rows(1000, 4)", drawn, (4, 1000), "expected [ensemble_size, num_rows]")
+check_true(not isinstance(drawn, list), "it is a list: torch.stack makes one tensor of it, [E, N]")
 check_true(rows.dtype == torch.int64, f"the rows are {rows.dtype}, expected integers to index with")
 check_between("a row number", rows, 0, 999, "rows are counted from 0 to num_rows - 1")
 distinct = [len(member.unique()) for member in rows]
@@ -716,6 +718,7 @@ check_shape(
         (): "expected num_elites numbers of members",
     },
 )
+check_true(not isinstance(elites, list), "it is a list, expected a tensor: the ensemble keeps it as one")
 check_close(
     "the elites of [0.4, 0.1, 0.9, 0.3, 0.2]",
     elites,

@@ -682,7 +682,9 @@ def step(obs, action):  # the answers say who asked
 
 obs = torch.arange(48.0).reshape(6, 4, 2)  # [P, N, D]
 action = torch.arange(24.0).reshape(6, 4, 1) * 100
-result = ts1_step(step, 3, obs, action, torch.Generator().manual_seed(0))
+given = obs.clone()
+result = ts1_step(step, 3, given, action, torch.Generator().manual_seed(0))
+check_true(torch.equal(given, obs), "the obs that were passed have changed: make new tensors")
 check_true(len(calls) == 1, f"step was called {len(calls)} times, expected once for all particles")
 check_true(
     torch.equal(calls[0].flatten().sort().values, torch.arange(48.0).double()),
@@ -769,7 +771,7 @@ for a in range(3):
     for b in range(3):
         both = ((first == a) & (second == b)).double().mean(dim=1)
         hint = "one step's members should say nothing about the next step's"
-        check_between(f"how often a particle asks member {a}, then {b}", both, 0.08, 0.145, hint)
+        check_between(f"how often a particle asks member {a}, then {b}", both, 0.07, 0.155, hint)
 pairs = (first[0] == first[1]).double().mean()  # 1 of the 5 others sits with the same member
 check_between(
     "how often particles 0 and 1 sit together", pairs, 0.15, 0.25, "all permutations are equally likely"
