@@ -424,6 +424,12 @@ MISTAKES = {
         "float(1 - 6 * (ranks[0] - ranks[1]).square().sum() / (len(x) * (len(x) ** 2 - 1)))",
         "without ties only",
     ),
+    "deviations over N - 1": (
+        CALIBRATION,
+        "float(torch.corrcoef(torch.stack(ranks))[0, 1])",
+        "float(torch.cov(torch.stack(ranks), correction=0)[0, 1] / (ranks[0].std() * ranks[1].std()))",
+        "take the same in both",
+    ),
     "covariance of the ranks": (CALIBRATION, "torch.corrcoef", "torch.cov", "it is the covariance"),
     # 4.7
     "sums are not mended": (

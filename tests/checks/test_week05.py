@@ -401,6 +401,12 @@ MISTAKES = {
         "(sum(trial[k] for trial in past) for k in (2, 3, 4))",
         "take the last one's",
     ),
+    "no trial at all": (
+        LOOP,
+        "range(len(trials), num_trials + 1)",
+        "range(num_trials, 0)",
+        "neither collect nor fit",
+    ),
     "nothing is returned": (LOOP, "    return trials\n", "", "is the `return` missing?"),
     "fit to the last trial only": (
         LOOP,

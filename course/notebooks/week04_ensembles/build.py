@@ -349,7 +349,12 @@ check_close(
 low, high = torch.tensor([-3.0, 0.0]), torch.tensor([2.0, 0.5])
 x = torch.randn(3, 7, 2, generator=torch.Generator().manual_seed(0)) * 4
 above = high - soft(high - x)
-check_close("bound_log_var with [D] bounds", bound_log_var(x, low, high), low + soft(above - low))
+check_close(
+    "bound_log_var with [D] bounds",
+    bound_log_var(x, low, high),
+    low + soft(above - low),
+    hint="each dimension has its bounds",
+)
 ### END HIDDEN TESTS
 print("Right: bounded, softly.")
 
@@ -1146,6 +1151,7 @@ check_close(
             torch.stack([x, x.exp()])
         )[0, 1],
         "it is the covariance of the ranks: divide by both standard deviations": 2.5,
+        "the covariance divides by N, the deviations by N - 1: take the same in both (correction=0)": 0.8,
     },
     hint="exp keeps the order",
 )

@@ -1155,9 +1155,8 @@ def fit(data):
 
 trials = trial_loop(collect, fit, 3)
 calls = [entry[0] for entry in log]
-check_true(
-    log and log[0] != ("collect", True), "the first trial was planned: there is no model yet, act at random"
-)
+check_true(log, "neither collect nor fit was called: does the loop over the trials begin?")
+check_true(log[0] != ("collect", True), "the first trial was planned: there is no model yet, act at random")
 check_true(calls[0] == "collect", "fit was called before there were data: the random trial comes first")
 check_true(
     calls.count("collect") == 4,
