@@ -73,6 +73,25 @@ MISTAKES = {
         "0.5 * (squared_error / log_var + log_var.log() + math.log(2 * math.pi))",
         "taken for the variance",
     ),
+    "half of all but the constant": (
+        NLL,
+        NLL_BODY,
+        "0.5 * (squared_error * torch.exp(-log_var) + log_var) + math.log(2 * math.pi)",
+        "belongs to the constant, too",
+    ),
+    "divided by the squared variance": (
+        NLL,
+        "torch.exp(-log_var)",
+        "torch.exp(-2 * log_var)",
+        "squared variance",
+    ),
+    "the price is a reward": (NLL, " + log_var + math", " - log_var + math", "log_var has the wrong sign"),
+    "log_var is clamped": (
+        NLL,
+        "squared_error =",
+        "log_var = log_var.clamp(-20, 20)\n    squared_error =",
+        "is clamped to [-20, 20]",
+    ),
     "no price": (NLL, " + log_var + math", " + math", "price of a large variance"),
     "summed over dimensions": (NLL, NLL_BODY, f"({NLL_BODY}).sum(-1)", "summed or averaged"),
     "one mean for all": (NLL, NLL_BODY, f"({NLL_BODY}).mean()", "summed or averaged"),
@@ -96,6 +115,36 @@ MISTAKES = {
         "exp overflows",
     ),
     "sign of the lower softplus": (BOUNDS, "return min_log_var + ", "return min_log_var - ", "sign"),
+    "the upper softplus the other way": (
+        BOUNDS,
+        "softplus(max_log_var - log_var)",
+        "softplus(log_var - max_log_var)",
+        "argument of the upper softplus",
+    ),
+    "the lower softplus the other way": (
+        BOUNDS,
+        "softplus(log_var - min_log_var)",
+        "softplus(min_log_var - log_var)",
+        "argument of the lower softplus",
+    ),
+    "soft bounds and a clamp": (
+        BOUNDS,
+        LOWER,
+        "return (min_log_var + softplus(log_var - min_log_var)).clamp(max=max_log_var)",
+        "a clamp after",
+    ),
+    "no way back for the gradient": (
+        BOUNDS,
+        LOWER,
+        "return (min_log_var + softplus(log_var - min_log_var)).detach()",
+        "no gradient gets through",
+    ),
+    "tanh": (
+        BOUNDS,
+        UPPER,
+        "return min_log_var + (max_log_var - min_log_var) * (1 + torch.tanh(log_var)) / 2",
+        "scaled tanh",
+    ),
     "sigmoid": (
         BOUNDS,
         UPPER,
@@ -113,6 +162,9 @@ MISTAKES = {
     "weights of the first member": (LAYER, PRODUCT, "x @ weight[0] + bias", "weights of the first"),
     "bias of the first member": (LAYER, PRODUCT, "x @ weight + bias[0]", "bias of the first"),
     "an activation": (LAYER, PRODUCT, "(x @ weight + bias).relu()", "activation"),
+    "a list of the members' outputs": (LAYER, PRODUCT, "list(x @ weight + bias)", "torch.stack makes one"),
+    "bias twice": (LAYER, PRODUCT, f"{PRODUCT} + bias", "added twice"),
+    "another activation": (LAYER, PRODUCT, f"{PRODUCT}.tanh()", "(tanh)"),
     "transposed": (
         LAYER,
         PRODUCT,
@@ -157,6 +209,49 @@ MISTAKES = {
     "rows from 1 on": (MEMBERS, "torch.randint(num_rows,", "1 + torch.randint(num_rows,", "from 0"),
     "global randomness": (MEMBERS, ", generator=generator)", ")", "come from generator"),
     "rows are floats": (MEMBERS, ROWS, ROWS + ".float()", "expected integers"),
+    "a list of the members' rows": (MEMBERS, ROWS, f"list({ROWS})", "torch.stack makes one"),
+    "a list of elites": (MEMBERS, ELITES, f"{ELITES}.tolist()", "expected a tensor"),
+    "the last row is never drawn": (
+        MEMBERS,
+        "torch.randint(num_rows,",
+        "torch.randint(num_rows - 1,",
+        "ever drawn",
+    ),
+    "rounded": (
+        MEMBERS,
+        ROWS,
+        "((num_rows - 1) * torch.rand(ensemble_size, num_rows, generator=generator)).round().long()",
+        "as likely as any other",
+    ),
+    "mean over members and samples": (MEMBERS, "dim=(1, 2)", "dim=(0, 1)", "members are the first axis"),
+    "mean over members and dimensions": (MEMBERS, "dim=(1, 2)", "dim=(0, 2)", "members are the first axis"),
+    "everything is averaged": (
+        MEMBERS,
+        LOSS,
+        "nll.mean() + bound_penalty * (max_log_var - min_log_var).mean()",
+        "NLL and regulariser are averaged",
+    ),
+    "penalty for each sample": (
+        MEMBERS,
+        LOSS,
+        "(nll + bound_penalty * (max_log_var - min_log_var)).mean(dim=(1, 2)).sum()",
+        "before the average",
+    ),
+    "penalty is not summed": (MEMBERS, "min_log_var).sum()", "min_log_var)", "missing in the regulariser"),
+    "loss as a plain number": (MEMBERS, "return " + LOSS, f"return ({LOSS}).item()", "no .item()"),
+    "values and indices of topk": (
+        MEMBERS,
+        ELITES,
+        "losses.topk(num_elites, largest=False)",
+        "all that topk",
+    ),
+    "the last of argsort": (MEMBERS, ELITES, "losses.argsort()[-num_elites:]", "in rising order"),
+    "NaN is thrown out": (
+        MEMBERS,
+        "torch.where(holdout_losses.isnan(), torch.inf, holdout_losses)",
+        "holdout_losses[~holdout_losses.isnan()]",
+        "keep their numbers",
+    ),
     "mean over members": (MEMBERS, "nll.mean(dim=(1, 2)).sum()", "nll.mean()", "averaged over the members"),
     "sum over everything": (MEMBERS, "nll.mean(dim=(1, 2)).sum()", "nll.sum()", "summed over everything"),
     "sum over samples": (MEMBERS, "nll.mean(dim=(1, 2))", "nll.mean(dim=2)", "summed over the samples"),
@@ -218,6 +313,24 @@ MISTAKES = {
         "variances.sqrt().mean(dim=0).square()",
         "expected the mean variance",
     ),
+    "measured from the mean of all": (
+        SPLIT,
+        "means.var(dim=0, correction=0)",
+        "(means - means.mean()).square().mean(dim=0)",
+        "the mean of all entries",
+    ),
+    "absolute deviations": (
+        SPLIT,
+        "means.var(dim=0, correction=0)",
+        "(means - means.mean(dim=0)).abs().mean(dim=0)",
+        "mean distance from the mean",
+    ),
+    "their sum alone": (
+        SPLIT,
+        "return VarianceParts(variances.mean(dim=0), means.var(dim=0, correction=0))",
+        "return variances.mean(dim=0) + means.var(dim=0, correction=0)",
+        "not their sum",
+    ),
     "over all axes": (SPLIT, "variances.mean(dim=0)", "variances.mean()", "shape"),
     "over the last axis": (SPLIT, "means.var(dim=0,", "means.var(dim=-1,", "shape"),
     "total in place of epistemic": (
@@ -249,7 +362,40 @@ MISTAKES = {
         CALIBRATION,
         "/ std).flatten()",
         "/ std).reshape(len(mean), -1)[:, 0]",
-        "one dimension of two",
+        "only the first dimension",
+    ),
+    "z by erf": (
+        CALIBRATION,
+        "torch.erfinv(levels.double",
+        "torch.erf(levels.double",
+        "expected by its inverse",
+    ),
+    "divided by the root of two": (
+        CALIBRATION,
+        "math.sqrt(2) * ",
+        "math.sqrt(0.5) * ",
+        "expected multiplied",
+    ),
+    "std is taken for the variance": (CALIBRATION, "abs() / std)", "abs() / std**0.5)", "no square root"),
+    "one std for all": (CALIBRATION, "abs() / std)", "abs() / std.mean())", "std is averaged"),
+    "average over the levels": (CALIBRATION, "mean(dim=1)  # [L]", "mean(dim=0)", "not over the levels"),
+    "absolute value of the mean": (
+        CALIBRATION,
+        "levels).abs().mean()",
+        "levels).mean().abs()",
+        "take it before",
+    ),
+    "the last level is missing": (
+        CALIBRATION,
+        "torch.arange(1, num_levels + 1) /",
+        "torch.arange(1, num_levels) /",
+        "the last level is missing",
+    ),
+    "levels from 0 to 1": (
+        CALIBRATION,
+        "torch.arange(1, num_levels + 1) / (num_levels + 1)",
+        "torch.linspace(0, 1, num_levels)",
+        "without both ends",
     ),
     "signed distances": (CALIBRATION, "levels).abs().mean()", "levels).mean()", "cancel"),
     "squared distances": (CALIBRATION, "levels).abs().mean()", "levels).square().mean()", "squared"),
@@ -270,7 +416,21 @@ MISTAKES = {
     ),
     "ties get the lowest rank": (CALIBRATION, RANKS, "(last - count + 1.0)[group]", "lowest of their ranks"),
     "argsort once": (CALIBRATION, RANKS, "values.argsort().double()", "rank correlation"),
-    "dense ranks": (CALIBRATION, RANKS, "group.double()", "ties in both"),
+    "dense ranks": (CALIBRATION, RANKS, "group.double()", "count as one"),
+    "ties get the highest rank": (CALIBRATION, RANKS, "last[group].double()", "highest of their ranks"),
+    "Spearman's formula for ranks without ties": (
+        CALIBRATION,
+        "float(torch.corrcoef(torch.stack(ranks))[0, 1])",
+        "float(1 - 6 * (ranks[0] - ranks[1]).square().sum() / (len(x) * (len(x) ** 2 - 1)))",
+        "without ties only",
+    ),
+    "deviations over N - 1": (
+        CALIBRATION,
+        "float(torch.corrcoef(torch.stack(ranks))[0, 1])",
+        "float(torch.cov(torch.stack(ranks), correction=0)[0, 1] / (ranks[0].std() * ranks[1].std()))",
+        "take the same in both",
+    ),
+    "covariance of the ranks": (CALIBRATION, "torch.corrcoef", "torch.cov", "it is the covariance"),
     # 4.7
     "sums are not mended": (
         REPLAY,
@@ -293,6 +453,31 @@ MISTAKES = {
         "            nodes = nodes // 2\n"
         "        return",
         "several times",
+    ),
+    "added to the leaf": (
+        REPLAY,
+        "self.nodes[nodes] = values.to(torch.float64)",
+        "self.nodes[nodes] += values.to(torch.float64)",
+        "in place of the old one",
+    ),
+    "added to the parents": (REPLAY, PARENT, PARENT.replace(" = ", " += "), "each parent afresh"),
+    "written to a copy": (
+        REPLAY,
+        "self.nodes[nodes] = values.to(torch.float64)",
+        "self.nodes[nodes].copy_(values)",
+        "writes to a copy",
+    ),
+    "everybody leaves the left sum behind": (
+        REPLAY,
+        "torch.where(go_right, mass - left, mass)",
+        "mass - left",
+        "otherwise left, as it is",
+    ),
+    "divided by the smallest weight": (
+        REPLAY,
+        "weights / weights.max()",
+        "weights / weights.min()",
+        "by the smallest",
     ),
     "nodes for leaves": (REPLAY, "return nodes - 2**self.depth", "return nodes", "subtract 2**depth"),
     "left for right": (
@@ -477,6 +662,13 @@ RIGHT = {
         def split_variance(means, variances):
             center = means.mean(dim=0)
             return VarianceParts(sum(variances) / len(variances), ((means - center) ** 2).mean(dim=0))
+        """,
+    ),
+    "split by the means' squares": (
+        SPLIT,
+        """
+        def split_variance(means, variances):
+            return torch.stack([variances.mean(dim=0), (means**2).mean(dim=0) - means.mean(dim=0) ** 2])
         """,
     ),
     "split in numpy, as a plain tuple": (

@@ -70,7 +70,53 @@ MISTAKES = {
         "torch.randn(prediction.obs.shape)",
         "comes from generator",
     ),
-    "the change and not the state": (STEP, DRAW, f"{DRAW} + 1", "mean of next_obs"),
+    "a wrong mean": (STEP, DRAW, f"{DRAW} + 1", "mean of next_obs"),
+    "taken for a change": (STEP, DRAW, f"obs + {DRAW}", "not its change"),
+    "noise on the old state": (STEP, DRAW, "obs + prediction.obs_var.sqrt() * noise", "added to obs"),
+    "uniform noise": (
+        STEP,
+        "torch.randn(prediction.obs.shape, generator=generator)",
+        "torch.rand(prediction.obs.shape, generator=generator)",
+        "expected normal",
+    ),
+    "reward before state": (
+        STEP,
+        "return next_obs, reward_now,",
+        "return reward_now, next_obs,",
+        "next_obs comes first",
+    ),
+    "no reward at the end": (
+        STEP,
+        "return next_obs, reward_now,",
+        "return next_obs, reward_now * ~terminated(next_obs),",
+        "has its reward, too",
+    ),
+    "global randomness for the reward": (
+        STEP,
+        "torch.randn(prediction.reward.shape, generator=generator)",
+        "torch.randn(prediction.reward.shape)",
+        "learned reward with the same seed",
+    ),
+    "one reward for all members": (
+        STEP,
+        "torch.randn(prediction.reward.shape, generator=generator)",
+        "torch.randn(prediction.reward.shape[1], generator=generator)",
+        "members' learned rewards",
+    ),
+    "one reward for all particles": (
+        STEP,
+        "torch.randn(prediction.reward.shape, generator=generator)",
+        "torch.randn(len(prediction.reward), 1, generator=generator)",
+        "same draw, or none: a learned reward",
+    ),
+    "refuses where the reward is learned": (
+        STEP,
+        "    noise = torch.randn(prediction.obs.shape, generator=generator)",
+        "    if reward is None:\n        raise ValueError\n"
+        "    noise = torch.randn(prediction.obs.shape, generator=generator)",
+        "the function may be None",
+    ),
+    "another error": (STEP, "raise ValueError(", "raise TypeError(", "not TypeError"),
     "reward of the mean state": (
         STEP,
         "reward(obs, action, next_obs)",
@@ -161,6 +207,24 @@ MISTAKES = {
         "for _ in range(num_members):\n        next_obs, reward, terminated = step(obs_rows, action_rows)",
         "expected once",
     ),
+    "every particle to every member": (
+        TS_INF,
+        GROUP,
+        "(x.flatten(0, 1).expand(num_members, -1, -1) for x in (obs, action))",
+        "its own group only",
+    ),
+    "rewards stay in groups": (
+        TS_INF,
+        "reward.reshape(shape), terminated.reshape(shape)",
+        "reward, terminated",
+        "bring all three answers back",
+    ),
+    "nothing ever ends": (
+        TS_INF,
+        "terminated.reshape(shape)",
+        "torch.zeros(shape, dtype=torch.bool)",
+        "the third answer of step",
+    ),
     "answers of the first member for all": (
         TS_INF,
         "next_obs.reshape(obs.shape),",
@@ -168,7 +232,12 @@ MISTAKES = {
         "next_obs",
     ),
     # 5.3
-    "no shuffling": (TS1, SEATS, "torch.arange(len(obs))[:, None].expand(obs.shape[:2])", "shuffle first"),
+    "no shuffling": (
+        TS1,
+        SEATS,
+        "torch.arange(len(obs))[:, None].expand(obs.shape[:2])",
+        "shuffle the particles",
+    ),
     "answers are not brought back": (
         TS1,
         BACK,
@@ -201,7 +270,35 @@ MISTAKES = {
         TS1,
         SEATS,
         "torch.randint(len(obs), obs.shape[:2], generator=generator)",
-        "in its own place",
+        "ask several times, others never",
+    ),
+    "plans are shuffled": (
+        TS1,
+        "    plans = torch.arange(obs.shape[1])  # [N]\n",
+        "    order = torch.rand(obs.shape[:2], generator=generator).argsort(dim=1)\n"
+        "    rows = torch.arange(len(obs))[:, None]\n"
+        "    answers = ts_inf_step(step, num_members, obs[rows, order], action[rows, order])\n"
+        "    return [x[rows, order.argsort(dim=1)] for x in answers]\n"
+        "    plans = torch.arange(obs.shape[1])  # [N]\n",
+        "not the plans",
+    ),
+    "sorted along the wrong axis": (TS1, SEATS, SEATS.replace("dim=0", "dim=1"), "argsort with dim=0"),
+    "inverse along the wrong axis": (TS1, BACK, "back = seats.argsort()", "seats.argsort(dim=0)"),
+    "seats without their plans": (
+        TS1,
+        "    results = ts_inf_step(step, num_members, obs[seats, plans], action[seats, plans])\n",
+        "    results = ts_inf_step(step, num_members, obs[seats], action[seats])\n",
+        "needs the plans beside it",
+    ),
+    "all particles of all plans are shuffled": (
+        TS1,
+        "    plans = torch.arange(obs.shape[1])  # [N]\n",
+        "    order = torch.randperm(obs.shape[0] * obs.shape[1], generator=generator)\n"
+        "    there = (x.flatten(0, 1)[order].reshape(x.shape) for x in (obs, action))\n"
+        "    answers = ts_inf_step(step, num_members, *there)\n"
+        "    return [x.flatten(0, 1)[order.argsort()].reshape(x.shape) for x in answers]\n"
+        "    plans = torch.arange(obs.shape[1])  # [N]\n",
+        "P / K particles of each plan",
     ),
     "reward is not brought back": (
         TS1,
@@ -225,8 +322,24 @@ MISTAKES = {
         SCORES,
         "unflatten(0, (num_members, -1)).mean(dim=1)",
         "unflatten(0, (-1, num_members)).mean(dim=0)",
-        "particles 0 and 2",
+        "particles 0, 2 and 4",
     ),
+    "groups of K particles": (
+        SCORES,
+        "unflatten(0, (num_members, -1))",
+        "unflatten(0, (-1, num_members))",
+        "the groups have K particles",
+    ),
+    "average over the members": (
+        SCORES,
+        "mean(dim=1).amin(dim=0)",
+        "mean(dim=0).amin(dim=0)",
+        "is over the members",
+    ),
+    "sum of each member's particles": (SCORES, "mean(dim=1).amin", "sum(dim=1).amin", "are summed"),
+    "all that min returns": (SCORES, "amin(dim=0)", "min(dim=0)", "amin returns the values"),
+    "number of the worst member": (SCORES, "amin(dim=0)", "argmin(dim=0)", "numbers of the members"),
+    "one number for all plans": (SCORES, "amin(dim=0)", "amin()", "expected one for each plan"),
     "mean of the worst": (
         SCORES,
         "mean(dim=1).amin(dim=0)",
@@ -241,10 +354,60 @@ MISTAKES = {
         "NaN",
     ),
     "deviation over P - 1": (SCORES, "correction=0", "correction=1", "P - 1"),
+    "mean distance for the deviation": (
+        SCORES,
+        "returns.std(dim=0, correction=0)",
+        "(returns - returns.mean(dim=0)).abs().mean(dim=0)",
+        "mean distance from the mean",
+    ),
+    "deviation over everything": (
+        SCORES,
+        "returns.std(dim=0, correction=0)",
+        "returns.std(correction=0)",
+        "over all plans",
+    ),
+    "squares are summed": (
+        SCORES,
+        "returns.std(dim=0, correction=0)",
+        "(returns - returns.mean(dim=0)).square().sum(dim=0).sqrt()",
+        "squares are summed",
+    ),
     "variance is taken off": (SCORES, "returns.std(", "returns.var(", "variance is taken off"),
     "optimist": (SCORES, "- penalty *", "+ penalty *", "optimist"),
     "penalty is forgotten": (SCORES, "- penalty *", "-", "penalty has no effect"),
     # 5.5
+    "a list of batches for fit": (
+        LOOP,
+        "fit(concatenate([trial.transitions for trial in trials]))",
+        "fit([trial.transitions for trial in trials])",
+        "expected one Batch",
+    ),
+    "length of a batch": (LOOP, "len(transitions.obs)", "len(transitions)", "use len(transitions.obs)"),
+    "calls and updates swapped": (
+        LOOP,
+        "env_steps, model_calls, model_updates))",
+        "env_steps, model_updates, model_calls))",
+        "the model_calls come first",
+    ),
+    "trial before number": (
+        LOOP,
+        "on_trial(number, trials[-1])",
+        "on_trial(trials[-1], number)",
+        "the number first",
+    ),
+    "sums of sums": (
+        LOOP,
+        "trials[-1][2:] if trials else (0, 0, 0)",
+        "(sum(trial[k] for trial in past) for k in (2, 3, 4))",
+        "take the last one's",
+    ),
+    "no trial at all": (
+        LOOP,
+        "range(len(trials), num_trials + 1)",
+        "range(num_trials, 0)",
+        "neither collect nor fit",
+    ),
+    "nothing is returned": (LOOP, "    return trials\n", "", "is the `return` missing?"),
     "fit to the last trial only": (
         LOOP,
         "[trial.transitions for trial in trials]",
@@ -275,7 +438,7 @@ MISTAKES = {
         LOOP,
         "and on_trial(number, trials[-1])",
         "and not on_trial(number, trials[-1])",
-        "on_trial returned None",
+        "on_trial returns None",
     ),
     "past is ignored": (LOOP, "trials = list(past)", "trials = []", "there are past trials"),
     "sums forget the past": (
@@ -327,6 +490,9 @@ def test_a_mistake_in_one_place_does_not_cost_the_whole_exercise():
     assert lost(STEP, edited(STEP, DRAW_REWARD, "prediction.reward"))[0] == 2
     assert lost(STEP, edited(STEP, "reward(obs, action, next_obs)", "reward(obs, action, obs)"))[0] == 2
     assert lost(SCORES, edited(SCORES, "correction=0", "correction=1"))[0] == 2
+    assert lost(TS1, edited(TS1, BACK, "back = torch.arange(len(obs))[:, None]"))[0] == 2
+    back = "return next_obs, reward, terminated"
+    assert lost(TS1, edited(TS1, back, "return next_obs, *results[1:]"))[0] == 2
     assert lost(LOOP, edited(LOOP, "model_calls += calls", "model_calls = calls"))[0] == 4
     assert lost(LOOP, edited(LOOP, "if on_trial is not None and", "if False and"))[0] == 4
 
@@ -340,6 +506,21 @@ def test_nothing_written_earns_nothing():
 
 
 RIGHT = {
+    "TS1 after other random numbers": (
+        TS1,
+        """
+        def ts1_step(step, num_members, obs, action, generator=None):
+            torch.rand(9, generator=generator)  # in other places of the generator's sequence, that is
+            seats = torch.stack([torch.randperm(len(obs), generator=generator) for _ in obs[0]], dim=1)
+            plans = torch.arange(obs.shape[1])
+            answers = ts_inf_step(step, num_members, obs[seats, plans], action[seats, plans])
+            results = []
+            for answer in answers:
+                results.append(torch.empty_like(answer))
+                results[-1][seats, plans] = answer
+            return tuple(results)
+        """,
+    ),
     "a particle at a time": (
         STEP,
         """

@@ -26,9 +26,10 @@
 # - For the bonus: Schaul et al., 2016, [*Prioritized experience replay*](https://arxiv.org/abs/1511.05952).
 #
 # **How it goes.** Six exercises with 30 points, together about two hours, and a bonus for another three
-# quarters of an hour; the notebook itself runs in half a minute. Fill in the cells that raise `NotImplementedError`. The checks below each of them
-# tell at once whether your code is right, and what is likely wrong with it. Hidden checks are added when you
-# hand in; they test nothing that the text of the exercise does not say.
+# quarters of an hour; the notebook itself runs in half a minute. Fill in the cells that raise
+# `NotImplementedError`. The checks below each of them tell at once whether your code is right, and what is
+# likely wrong with it. Hidden checks are added when you hand in; they test nothing that the text of the
+# exercise does not say.
 
 # %% kind="setup"
 from __future__ import annotations
@@ -145,7 +146,9 @@ plt.show()
 draw = torch.Generator().manual_seed(0)
 mean, target = torch.randn(4, 3, generator=draw), torch.randn(4, 3, generator=draw)
 log_var = torch.randn(4, 3, generator=draw)
-nll = gaussian_nll(mean, log_var, target)
+given = mean.clone()
+nll = gaussian_nll(given, log_var, target)
+check_true(torch.equal(given, mean), "the mean that was passed has changed: make a new tensor")
 check_shape("gaussian_nll", nll, (4, 3), "nothing is summed or averaged: one number for each dimension")
 square, constant = (target - mean) ** 2, math.log(2 * math.pi)
 check_close(
@@ -156,12 +159,18 @@ check_close(
         "the constant log(2 pi) is missing": 0.5 * (square / log_var.exp() + log_var),
         "the factor 1/2 is missing": square / log_var.exp() + log_var + constant,
         "the factor 1/2 belongs to all three terms": 0.5 * square / log_var.exp() + log_var + constant,
+        "the factor 1/2 belongs to the constant, too": 0.5 * (square / log_var.exp() + log_var) + constant,
+        "the factor 1/2 is there twice in the term log_var: the bracket has it already": 0.5
+        * (square / log_var.exp() + 0.5 * log_var + constant),
+        "the term log_var has the wrong sign": 0.5 * (square / log_var.exp() - log_var + constant),
         "it is the likelihood's logarithm, expected its negative": -0.5
         * (square / log_var.exp() + log_var + constant),
         "log_var is taken for the logarithm of the standard deviation": 0.5
         * (square / (2 * log_var).exp() + 2 * log_var + constant),
         "the squared error is multiplied by the variance, expected divided": 0.5
         * (square * log_var.exp() + log_var + constant),
+        "the squared error is divided by the squared variance, expected by the variance": 0.5
+        * (square / (2 * log_var).exp() + log_var + constant),
         "log_var is taken for the variance": 0.5 * (square / log_var + log_var.log() + constant),
         "the term log_var, the price of a large variance, is missing": 0.5
         * (square / log_var.exp() + constant),
@@ -189,7 +198,15 @@ check_true(
     f"the loss for log_var = 100, -40 and 0 is {as_tensor('nll', nll).flatten().tolist()}: is there an "
     "exp(log_var) whose logarithm is taken? Use log_var itself",
 )
-check_close("the loss for log_var = 100, -40 and 0", nll, [[50.918939], [-19.081061], [2.918939]])
+check_close(
+    "the loss for log_var = 100, -40 and 0",
+    nll,
+    [[50.918939], [-19.081061], [2.918939]],
+    mistakes={
+        "log_var is clamped to [-20, 20]": [[10.918939], [-9.081061], [2.918939]],
+        "log_var is clamped to [-10, 10]": [[5.918962], [-4.081061], [2.918939]],
+    },
+)
 ### BEGIN HIDDEN TESTS
 log_var = torch.linspace(-6, 4, 2001).unsqueeze(-1)  # [N, 1]
 for error in (0.1, 0.3, 2.0):
@@ -278,7 +295,12 @@ plt.show()
 def bound_slopes(log_var: Tensor, min_log_var: Tensor, max_log_var: Tensor) -> Tensor:
     """The gradient of each bounded log-variance with respect to the unbounded one, [..., D]."""
     leaf = log_var.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(bound_log_var(leaf, min_log_var, max_log_var).sum(), leaf)
+    bounded = bound_log_var(leaf, min_log_var, max_log_var)
+    check_true(
+        torch.is_tensor(bounded) and bounded.requires_grad,
+        "no gradient gets through: was it cut off by detach, .data, .item() or numpy?",
+    )
+    (gradient,) = torch.autograd.grad(bounded.sum(), leaf)
     return gradient
 
 
@@ -307,8 +329,19 @@ check_close(
         "the two bounds are mixed up": high + soft((low - soft(low - x)) - high),
         "the lower bound is mirrored the wrong way: low + softplus(x - low)": low - soft(low - above),
         "the sign of the lower softplus is wrong": low - soft(above - low),
+        "the argument of the lower softplus has the wrong sign: where x is far above low, it shall be x - low": low
+        + soft(low - above),
+        "the argument of the upper softplus has the wrong sign: where x is far below high, it shall be high - x": low
+        + soft(high - soft(x - high) - low),
+        "the sign of the upper softplus is wrong": low + soft(high + soft(high - x) - low),
+        "there is a clamp after the soft bounds: leave it out, the upper bound may be exceeded a little": (
+            low + soft(above - low)
+        ).clamp(max=high),
         "the second bound is applied to the unbounded input": low + soft(x - low),
         "this is a scaled sigmoid, expected the two softplus": low + (high - low) * torch.sigmoid(x),
+        "this is a scaled and shifted sigmoid, expected the two softplus": low
+        + (high - low) * torch.sigmoid(x - (low + high) / 2),
+        "this is a scaled tanh, expected the two softplus": low + (high - low) * (1 + torch.tanh(x)) / 2,
     },
     hint="first high - softplus(high - x), then its mirror image at low",
 )
@@ -316,7 +349,12 @@ check_close(
 low, high = torch.tensor([-3.0, 0.0]), torch.tensor([2.0, 0.5])
 x = torch.randn(3, 7, 2, generator=torch.Generator().manual_seed(0)) * 4
 above = high - soft(high - x)
-check_close("bound_log_var with [D] bounds", bound_log_var(x, low, high), low + soft(above - low))
+check_close(
+    "bound_log_var with [D] bounds",
+    bound_log_var(x, low, high),
+    low + soft(above - low),
+    hint="each dimension has its bounds",
+)
 ### END HIDDEN TESTS
 print("Right: bounded, softly.")
 
@@ -325,10 +363,10 @@ low, high = torch.tensor([-5.0]), torch.tensor([1.0])
 x = torch.linspace(-13.1, 8.9, 45).unsqueeze(-1)  # [N, 1]
 check_between("what comes out for -13.1 ... 8.9", bound_log_var(x, low, high), -5, 1 + math.log(2))
 slopes = as_tensor("the gradient", bound_slopes(x, low, high))
+check_true(not (slopes < 0).any(), "the gradient is negative somewhere: the result has to rise with log_var")
 check_true(
-    (slopes > 0).all(),
-    "the gradient is zero (or negative) somewhere outside the bounds: nobody who got there is told to come "
-    "back (a hard clamp?)",
+    not (slopes == 0).any(),
+    "the gradient is zero somewhere outside the bounds: nobody who got there is told to come back (a clamp?)",
 )
 expected = torch.sigmoid(high - x) * torch.sigmoid(high - torch.log1p(torch.exp(high - x)) - low)
 check_close("the gradient for -13.1 ... 8.9", slopes, expected, rtol=1e-3)
@@ -409,7 +447,7 @@ plt.show()
 #
 # `a @ b` multiplies the last two axes and broadcasts the others, as `+` does. `torch.bmm` and
 # `torch.baddbmm` (product and sum in one) want three axes exactly; `x.expand(E, -1, -1)` gives `[N, in]` its
-# third one, without a copy.
+# third one, without a copy (E is `len(weight)`).
 # </details>
 # <details><summary>Answer to the prediction</summary>
 #
@@ -422,6 +460,7 @@ draw = torch.Generator().manual_seed(0)
 x, weight, bias = (torch.randn(*shape, generator=draw) for shape in ((3, 5, 4), (3, 4, 2), (3, 1, 2)))
 y = ensemble_layer(x, weight, bias)
 check_shape("ensemble_layer", y, (3, 5, 2), "expected [E, N, out]")
+check_true(not isinstance(y, list), "it is a list: torch.stack makes one tensor of it, [E, N, out]")
 member_by_member = torch.stack([x[e] @ weight[e] + bias[e] for e in range(3)])
 check_close(
     "ensemble_layer",
@@ -430,6 +469,7 @@ check_close(
     mistakes={
         "the bias is missing": member_by_member - bias,
         "the bias is subtracted": member_by_member - 2 * bias,
+        "the bias is added twice (torch.baddbmm has it already)": member_by_member + bias,
         "all members have the weights of the first": torch.stack(
             [x[e] @ weight[0] + bias[e] for e in range(3)]
         ),
@@ -438,7 +478,9 @@ check_close(
             [x[0] @ weight[e] + bias[e] for e in range(3)]
         ),
         "members are averaged, expected each by itself": member_by_member.mean(dim=0).expand(3, 5, 2),
-        "there is an activation: a layer is linear": member_by_member.relu(),
+        "there is an activation (relu): a layer is linear": member_by_member.relu(),
+        "there is an activation (tanh): a layer is linear": member_by_member.tanh(),
+        "there is an activation (silu): a layer is linear": member_by_member * member_by_member.sigmoid(),
     },
 )
 ### BEGIN HIDDEN TESTS
@@ -532,11 +574,11 @@ plt.show()
 # **Write three functions.**
 #
 # - `bootstrap_rows(num_rows, ensemble_size, generator)`: for each member its own rows, drawn independently
-#   and uniformly with replacement, integers `[E, N]`. All random numbers come from `generator`.
-# - `ensemble_loss(nll, min_log_var, max_log_var, bound_penalty)`: $L$ above, a scalar. `nll` is `[E, B, T]`,
-#   the bounds `[T]`, $\lambda$ is `bound_penalty`.
+#   and uniformly with replacement, a tensor of integers `[E, N]`. All random numbers come from `generator`.
+# - `ensemble_loss(nll, min_log_var, max_log_var, bound_penalty)`: $L$ above, a scalar tensor: the networks learn
+#   from it, so no `.item()`. `nll` is `[E, B, T]`, the bounds `[T]`, $\lambda$ is `bound_penalty`.
 # - `choose_elites(holdout_losses, num_elites)`: the numbers of the members with the smallest losses, the best
-#   first, `[num_elites]`. A member whose loss is NaN comes after all others.
+#   first, a tensor `[num_elites]`. A member whose loss is NaN comes after all others.
 
 # %% kind="solution" of="members" ref="ensembles:bootstrap_rows,ensemble_loss,choose_elites"
 # bootstrap_rows:
@@ -562,8 +604,9 @@ plt.show()
 # </details>
 
 # %% kind="test" of="members" points=2
-rows = bootstrap_rows(1000, 4, torch.Generator().manual_seed(0))
-rows = check_shape("bootstrap_rows(1000, 4)", rows, (4, 1000), "expected [ensemble_size, num_rows]")
+drawn = bootstrap_rows(1000, 4, torch.Generator().manual_seed(0))
+rows = check_shape("bootstrap_rows(1000, 4)", drawn, (4, 1000), "expected [ensemble_size, num_rows]")
+check_true(not isinstance(drawn, list), "it is a list: torch.stack makes one tensor of it, [E, N]")
 check_true(rows.dtype == torch.int64, f"the rows are {rows.dtype}, expected integers to index with")
 check_between("a row number", rows, 0, 999, "rows are counted from 0 to num_rows - 1")
 distinct = [len(member.unique()) for member in rows]
@@ -575,14 +618,25 @@ check_true(
     not (rows[0] == rows[1]).all() and not (rows[2].sort().values == rows[3].sort().values).all(),
     "two members have the same rows: each has its own bootstrap",
 )
+few = as_tensor("bootstrap_rows(4, 50)", bootstrap_rows(4, 50, torch.Generator().manual_seed(2)))
+check_true(
+    set(few.flatten().tolist()) == {0, 1, 2, 3},
+    f"of 4 rows, only {sorted(set(few.flatten().tolist()))} are ever drawn: expected 0, 1, 2, 3",
+)
 ### BEGIN HIDDEN TESTS
 again = bootstrap_rows(1000, 4, torch.Generator().manual_seed(0))
 check_close("rows with the same seed", again, rows, hint="all random numbers come from generator")
 other = as_tensor("rows", bootstrap_rows(1000, 4, torch.Generator().manual_seed(1)))
-check_true(not torch.equal(other, rows), "another seed gives the same rows")
+check_true(
+    not torch.equal(other, rows), "another seed gives the same rows: all random numbers come from generator"
+)
 few = as_tensor("rows", bootstrap_rows(4, 5000, torch.Generator().manual_seed(2)))
 check_between(
-    "how often each of 4 rows comes in 20000", torch.bincount(few.flatten(), minlength=4), 4700, 5300
+    "how often each of 4 rows comes in 20000",
+    torch.bincount(few.flatten(), minlength=4),
+    4700,
+    5300,
+    "every row is as likely as any other (is there a round()?)",
 )
 together = ((few[:, 0] == 0) & (few[:, 1] == 0)).float().mean()
 check_between("how often the first two draws are both 0", together, 0.04, 0.085, "draws are independent")
@@ -593,7 +647,20 @@ print("Right: a bootstrap for each member.")
 nll = torch.randn(4, 5, 3, generator=torch.Generator().manual_seed(0))
 low, high = torch.tensor([-3.0, -2.0, -5.0]), torch.tensor([1.0, 0.5, 2.0])
 loss = ensemble_loss(nll, low, high, 0.1)
-check_shape("ensemble_loss", loss, (), "the loss is one number")
+check_shape(
+    "ensemble_loss",
+    loss,
+    (),
+    {
+        (3,): "the loss is one number: is the sum over the T = 3 dimensions missing in the regulariser?",
+        (4,): "the loss is one number: sum over the E = 4 members",
+        (1,): "the loss is one number, without an axis",
+    },
+)
+check_true(
+    torch.is_tensor(loss),
+    "the loss is a plain number, expected a tensor (no .item()): networks learn from it",
+)
 fit, distance = nll.mean(dim=(1, 2)).sum(), (high - low).sum()
 check_close(
     "ensemble_loss",
@@ -609,7 +676,22 @@ check_close(
         "bound_penalty is missing": fit + distance,
         "the regulariser is averaged over the dimensions, expected summed": fit + 0.1 * (high - low).mean(),
         "the regulariser counts once for each member, expected once": fit + 0.4 * distance,
+        "the regulariser is added to each NLL before the average, expected once, after it": fit
+        + 0.4 * (high - low).mean(),
+        "the bounds are added, expected their distance": fit + 0.1 * (high + low).sum(),
+        "the distances are squared": fit + 0.1 * (high - low).square().sum(),
+        "it is averaged over members and samples, and summed over dimensions: members are the first axis": nll.mean(
+            dim=(0, 1)
+        ).sum()
+        + 0.1 * distance,
+        "it is averaged over members and dimensions, and summed over samples: members are the first axis": nll.mean(
+            dim=(0, 2)
+        ).sum()
+        + 0.1 * distance,
+        "NLL and regulariser are averaged, expected both summed (over members, over dimensions)": nll.mean()
+        + 0.1 * (high - low).mean(),
     },
+    hint="the mean NLL of each member, summed, plus bound_penalty times the sum of max - min",
 )
 ### BEGIN HIDDEN TESTS
 check_close("ensemble_loss without penalty", ensemble_loss(nll, low, high, 0.0), fit)
@@ -627,25 +709,45 @@ print("Right: every member learns as if it were alone.")
 nan = float("nan")
 losses = torch.tensor([0.4, 0.1, 0.9, 0.3, 0.2])
 elites = choose_elites(losses, 3)
-check_shape("choose_elites", elites, (3,), "expected num_elites numbers of members")
+check_shape(
+    "choose_elites",
+    elites,
+    (3,),
+    {
+        (5,): "expected the first num_elites only",
+        (2, 3): "is it all that topk returns, values and indices? The indices are the members' numbers",
+        (
+            2,
+            5,
+        ): "is it all that sort returns? argsort returns the members' numbers, and num_elites are wanted",
+        (): "expected num_elites numbers of members",
+    },
+)
+check_true(not isinstance(elites, list), "it is a list, expected a tensor: the ensemble keeps it as one")
 check_close(
     "the elites of [0.4, 0.1, 0.9, 0.3, 0.2]",
     elites,
     [1, 4, 3],
     mistakes={
         "these are the members with the largest losses": [2, 0, 3],
+        "these are the members with the largest losses, in rising order": [3, 0, 2],
         "these are losses, expected the numbers of the members": [0.1, 0.2, 0.3],
         "the best comes first": [3, 4, 1],
         "they are in the order of the members, expected the best first": [1, 3, 4],
         "these are ranks (argsort twice), expected the numbers of the members": [3, 0, 4],
         "these are the first members": [0, 1, 2],
     },
+    hint="the numbers of the members with the smallest losses, the best first",
 )
 check_close(
     "the elites of [nan, 0.5, 0.2]",
     choose_elites(torch.tensor([nan, 0.5, 0.2]), 2),
     [2, 1],
-    mistakes={"the member whose loss is NaN is an elite": [0, 2], "NaN comes after all others": [2, 0]},
+    mistakes={
+        "the member whose loss is NaN is an elite": [0, 2],
+        "NaN comes after all others": [2, 0],
+        "the members are counted without the one whose loss is NaN: keep their numbers": [1, 0],
+    },
 )
 ### BEGIN HIDDEN TESTS
 losses = torch.tensor([nan, -3.0, 7.0, nan, 0.0, -4.0])
@@ -752,7 +854,12 @@ plt.show()
 
 # %% kind="test" of="split-variance" points=2
 means, variances = torch.tensor([[0.0], [2.0], [7.0]]), torch.tensor([[1.0], [4.0], [4.0]])  # [E, D]
-aleatoric, epistemic = split_variance(means, variances)
+parts = split_variance(means, variances)
+check_true(parts is not None, "split_variance returns None: is a `return` missing?")
+check_true(
+    len(parts) == 2, "split_variance returns VarianceParts(aleatoric, epistemic): two parts, not their sum"
+)
+aleatoric, epistemic = parts
 swapped = "the two parts are swapped: aleatoric comes first"
 check_close(
     "the aleatoric part of variances 1, 4, 4",
@@ -776,6 +883,8 @@ check_close(
         "it is the standard deviation (and divides by E - 1), expected the variance": [13**0.5],
         "it is the mean of the squares: subtract the mean first": [53 / 3],
         "it is the total variance, expected the members' disagreement alone": [26 / 3 + 3],
+        "it is the variance of the variances, expected of the means": [2.0],
+        "it is the mean distance from the mean, expected the mean of the squares": [8 / 3],
         "the squares are summed, expected averaged": [26.0],
     },
 )
@@ -793,12 +902,26 @@ print("Right: noise and disagreement.")
 # %% kind="test" of="split-variance" points=2
 draw = torch.Generator().manual_seed(0)
 means, variances = torch.randn(4, 6, 2, generator=draw), torch.rand(4, 6, 2, generator=draw)  # [E, N, D]
-aleatoric, epistemic = split_variance(means, variances)
+given = means.clone()
+aleatoric, epistemic = split_variance(given, variances)
+check_true(torch.equal(given, means), "the means that were passed have changed: make a new tensor")
 check_shape(
     "the aleatoric part", aleatoric, (6, 2), "the members' axis, the first one, is gone; all others stay"
 )
 check_shape(
     "the epistemic part", epistemic, (6, 2), "the members' axis, the first one, is gone; all others stay"
+)
+center = (means[0] + means[1] + means[2] + means[3]) / 4  # [N, D]
+check_close(
+    "the epistemic part",
+    epistemic,
+    sum((mean - center) ** 2 for mean in means) / 4,
+    mistakes={
+        "it is measured from the mean of all entries, expected from the members' mean of each entry": (
+            (means - means.mean()) ** 2
+        ).mean(dim=0),
+        "it divides by E - 1, expected E: correction=0": sum((mean - center) ** 2 for mean in means) / 3,
+    },
 )
 member = torch.randint(4, (200_000,), generator=draw)
 row, column = 3, 1
@@ -897,13 +1020,15 @@ plt.show()
 # <details><summary>Hint: all levels at once</summary>
 #
 # Errors in standard deviations, flattened, are `[M]`, and z is `[L]`. `errors[None] <= z[:, None]` compares
-# each with each, `[L, M]`; its mean over the last axis is the coverage.
+# each with each, `[L, M]`; its mean over the last axis is the coverage (torch averages numbers only: `.double()`
+# first).
 # </details>
 # <details><summary>Hint: ranks with ties</summary>
 #
 # The mean rank of a number is the count of smaller numbers, plus half the count of equal ones (itself
-# included), plus one half. Comparing all with all, `x[:, None] > x`, counts the smaller ones; for a few
-# thousand numbers that is fine.
+# included), plus one half. Comparing all with all, `x[:, None] > x`, and summing over the last axis counts the
+# smaller ones; for a few thousand numbers that is fine. The ordinary correlation of two lists of ranks is
+# `torch.corrcoef(torch.stack([a, b]))[0, 1]`.
 # </details>
 # <details><summary>Answer to the prediction</summary>
 #
@@ -913,22 +1038,39 @@ plt.show()
 
 # %% kind="test" of="calibration" points=2
 levels = torch.tensor([0.5, 0.9, 0.99])  # z = 0.67, 1.64 and 2.58
-mean, std = torch.full((4,), 10.0), torch.full((4,), 2.0)
-target = 10 + 2 * torch.tensor([0.5, -1.0, 2.0, -2.5])  # 0.5, 1, 2 and 2.5 standard deviations off
-coverage = interval_coverage(mean, std, target, levels)
-check_shape("interval_coverage", coverage, (3,), "expected one number for each level")
-check_close(
-    "the coverage at 50, 90 and 99 %, errors of 0.5, -1, 2 and -2.5 std",
+errors = torch.tensor([[-2.0, -2.2, 2.4], [-0.6, 1.2, 1.8]])  # in standard deviations, [N, D]
+mean, std = torch.full((2, 3), 10.0), torch.tensor([[4.0, 2.0, 4.0], [4.0, 0.5, 4.0]])
+coverage = interval_coverage(mean, std, mean + std * errors, levels)
+check_shape(
+    "interval_coverage",
     coverage,
-    [0.25, 0.5, 1.0],
+    (3,),
+    {
+        (6,): "expected one number for each level: average over the errors, not over the levels",
+        (3, 3): "expected one number for each level, over *all* entries: flatten the errors",
+        (3, 2): "expected one number for each level, over *all* entries: flatten the errors",
+        (): "expected one number for each level",
+    },
+)
+check_close(
+    "the coverage at 50, 90 and 99 %, errors of -2, -2.2, 2.4, -0.6, 1.2 and 1.8 std",
+    coverage,
+    torch.tensor([1, 2, 6]) / 6,
     mistakes={
-        "these are one-sided quantiles: p is the probability between -z and z": [0.0, 0.5, 0.75],
-        "z lacks the factor sqrt(2)": [0.0, 0.5, 0.5],
-        "std is not used: measure the errors in standard deviations": [0.0, 0.25, 0.5],
-        "errors are divided by the variance, expected by std": [0.5, 1.0, 1.0],
-        "negative errors always count as inside: take the absolute value": [0.75, 0.75, 1.0],
-        "it is the share outside the interval": [0.75, 0.5, 0.0],
-        "these are counts, expected shares": [1, 2, 4],
+        "these are one-sided quantiles: p is the probability between -z and z": torch.tensor([0, 2, 5]) / 6,
+        "z lacks the factor sqrt(2)": torch.tensor([0, 1, 3]) / 6,
+        "z is divided by sqrt(2), expected multiplied": torch.tensor([0, 1, 2]) / 6,
+        "z is made by erf, expected by its inverse, torch.erfinv": torch.tensor([1, 1, 1]) / 6,
+        "std is not used: measure the errors in standard deviations": torch.tensor([1, 1, 2]) / 6,
+        "errors are divided by the variance, expected by std": torch.tensor([4, 5, 6]) / 6,
+        "std is taken for the variance: no square root": torch.tensor([0, 2, 2]) / 6,
+        "std is averaged: each target has an interval of its own": torch.tensor([1, 3, 4]) / 6,
+        "negative errors always count as inside: take the absolute value": torch.tensor([3, 4, 6]) / 6,
+        "positive errors always count as inside: take the absolute value": torch.tensor([4, 4, 6]) / 6,
+        "it is the share outside the interval": torch.tensor([5, 4, 0]) / 6,
+        "these are counts, expected shares": [1, 2, 6],
+        "only the first dimension counts: expected the share of all entries": [0.5, 0.5, 1.0],
+        "the counts are divided by N, expected by the number of entries (here 2 times 3)": [0.5, 1.0, 3.0],
     },
     hint="z = sqrt(2) erfinv(p), and a target is inside if its error is at most z standard deviations",
 )
@@ -950,22 +1092,39 @@ check_close("the coverage of half the std", coverage, torch.erf(torch.erfinv(lev
 print("Right: the coverage of each interval.")
 
 # %% kind="test" of="calibration" points=2
-mean, std = torch.zeros(4), torch.ones(4)
-target = torch.tensor([0.4, -0.5, 0.9, -0.95])  # the coverage at 25, 50 and 75 % is 0, 0.5 and 1
+mean, std = torch.zeros(5), torch.ones(5)
+target = torch.tensor([-0.1, -0.9, -0.7, 1.0, 0.8])
+check_close(
+    "interval_coverage at 25, 50 and 75 %",
+    interval_coverage(mean, std, target, torch.tensor([0.25, 0.5, 0.75])),
+    [0.2, 0.2, 1.0],
+    hint="the calibration error is made of the coverage: mend interval_coverage first",
+)
 error = expected_calibration_error(mean, std, target, num_levels=3)
-check_shape("expected_calibration_error", error, (), "expected one number")
+check_shape(
+    "expected_calibration_error",
+    error,
+    (),
+    {(3,): "expected one number: average over the levels"},
+)
 check_close(
     "the calibration error with the levels 0.25, 0.5, 0.75",
     error,
-    1 / 6,
+    0.2,  # of 0.05, 0.3 and 0.25
     mistakes={
-        "the distances have signs and cancel: take absolute values": 0.0,
-        "the distances are squared, expected absolute": 0.125 / 3,
-        "it is the largest distance, expected the mean": 0.25,
-        "the distances are summed, expected averaged": 0.5,
-        "the levels are k / L, expected k / (L + 1)": (1 / 12 + 1 / 3) / 3,
+        "the distances have signs and cancel: take absolute values": -0.1 / 3,
+        "the absolute value comes after the mean, so distances cancel: take it before": 0.1 / 3,
+        "the distances are squared, expected absolute": 0.155 / 3,
+        "it is the root of the mean square, expected the mean absolute distance": (0.155 / 3) ** 0.5,
+        "it is the largest distance, expected the mean": 0.3,
+        "the distances are summed, expected averaged": 0.6,
+        "the sum is divided by L + 1, expected by L": 0.15,
+        "the levels are k / L, expected k / (L + 1)": 0.8 / 9,
+        "the levels start at 0: k runs from 1 to L": 0.35 / 3,
+        "the last level is missing: k runs from 1 to L, that is range(1, L + 1)": 0.175,
+        "the levels run from 0 to 1, expected k / (L + 1), without both ends": 0.1,
     },
-    hint="the levels are k / (L + 1), here 0.25, 0.5 and 0.75, where the coverage is 0, 0.5 and 1",
+    hint="the levels are k / (L + 1), here 0.25, 0.5 and 0.75, where the coverage is 0.2, 0.2 and 1",
 )
 ### BEGIN HIDDEN TESTS
 target = torch.randn(3000, 2, generator=torch.Generator().manual_seed(1))
@@ -990,21 +1149,35 @@ check_close(
     mistakes={
         "it is the correlation of the numbers, expected of their ranks": torch.corrcoef(
             torch.stack([x, x.exp()])
-        )[0, 1]
+        )[0, 1],
+        "it is the covariance of the ranks: divide by both standard deviations": 2.5,
+        "the covariance divides by N, the deviations by N - 1: take the same in both (correction=0)": 0.8,
     },
     hint="exp keeps the order",
 )
-check_close("the rank correlation of x and -x", rank_correlation(x, -x), -1.0)
 check_close(
-    "the rank correlation of [1, 2, 2, 10] and [10, 20, 30, 40]",
-    rank_correlation(torch.tensor([1.0, 2.0, 2.0, 10.0]), torch.tensor([10.0, 20.0, 30.0, 40.0])),
-    0.948683,
+    "the rank correlation of x and -x",
+    rank_correlation(x, -x),
+    -1.0,
     mistakes={
-        "equal numbers have different ranks, expected their mean rank": 1.0,
-        "equal numbers have different ranks, expected their mean rank (here in reverse)": 0.8,
-        "equal numbers have the lowest of their ranks, expected the mean": 0.923381,
-        "it is the correlation of the numbers, expected of their ranks": 0.831259,
+        "the sign is lost (or it is the correlation of x with itself)": 1.0,
+        "subtract the mean rank before you multiply": 35 / 55,
     },
+)
+check_close(
+    "the rank correlation of [1, 2, 2, 6, 10] and [10, 20, 30, 50, 40]",
+    rank_correlation(torch.tensor([1.0, 2.0, 2.0, 6.0, 10.0]), torch.tensor([10.0, 20.0, 30.0, 50.0, 40.0])),
+    0.872082,
+    mistakes={
+        "equal numbers have different ranks, expected their mean rank": 0.9,
+        "equal numbers have different ranks, expected their mean rank (here in reverse)": 0.8,
+        "equal numbers have the lowest of their ranks, expected the mean": 0.866025,
+        "equal numbers have the highest of their ranks, expected the mean": 0.852803,
+        "equal numbers count as one, so the ranks after them are too small": 0.832050,
+        "Spearman's formula with the squared differences holds without ties only: correlate the ranks": 0.875,
+        "it is the correlation of the numbers, expected of their ranks": 0.755263,
+    },
+    hint="the ranks are 1, 2.5, 2.5, 4, 5 and 1, 2, 3, 5, 4",
 )
 ### BEGIN HIDDEN TESTS
 order = torch.randperm(60, generator=torch.Generator().manual_seed(0))
@@ -1166,10 +1339,21 @@ check_close(
         "the sums above the leaves were not mended": [0.0, 0.0, 0.0, 1.0, 2.0, 3.0, 4.0],
         "only the parents of the leaves were mended: go up to the root": [0.0, 3.0, 7.0, 1.0, 2.0, 3.0, 4.0],
         "the leaves are not at the end: leaf i is node 2**depth + i": [1.0, 2.0, 3.0, 4.0, 0.0, 0.0, 0.0],
+        "nothing was written (self.nodes[...].copy_ writes to a copy)": [0.0] * 7,
     },
+    hint="leaf i is node 2**depth + i, and each node above is the sum of its children 2 n and 2 n + 1",
 )
 nodes = tree_after(4, [([0, 1, 2, 3], [1.0, 2.0, 3.0, 4.0]), ([2], [0.5])])
-check_close("the nodes after leaf 2 became 0.5", nodes, [7.5, 3.0, 4.5, 1.0, 2.0, 0.5, 4.0])
+check_close(
+    "the nodes after leaf 2 became 0.5",
+    nodes,
+    [7.5, 3.0, 4.5, 1.0, 2.0, 0.5, 4.0],
+    mistakes={
+        "the new value is added to the leaf, expected in place of the old one": [10.5, 3, 7.5, 1, 2, 3.5, 4],
+        "the leaves that were not in the batch are gone": [0.5, 0.0, 0.5, 0.0, 0.0, 0.5, 0.0],
+    },
+    hint="make each parent afresh from its two children: don't add to what it was",
+)
 ### BEGIN HIDDEN TESTS
 nodes = tree_after(4, [([0, 3], [1.0, 4.0]), ([3, 1, 3, 3], [2.0, 5.0, 2.0, 2.0])])
 check_close(
@@ -1203,6 +1387,8 @@ check_close(
         "left and right are mixed up": [3, 2, 2, 1, 1, 0, 0],
         "whoever goes right must leave the left child's sum behind": [0, 1, 1, 3, 3, 3, 3],
     },
+    hint="from node 1, self.depth times: right if the point is at or beyond the left child's sum, less that "
+    "sum; otherwise left, as it is",
 )
 check_close(
     "the leaves found for 0, 1 and 3",
@@ -1240,7 +1426,9 @@ check_close(
         "what is drawn often must count less: the exponent is -beta": probabilities**0.5
         / probabilities.max() ** 0.5,
         "beta has no effect": probabilities.min() / probabilities,
+        "they are divided by the smallest, expected by the largest": powers / powers.min(),
     },
+    hint="the power -beta of N P(i), divided by the largest of these powers",
 )
 ### BEGIN HIDDEN TESTS
 check_close("the weights with beta = 0", importance_weights(probabilities, 10, 0.0), [1.0, 1.0, 1.0])

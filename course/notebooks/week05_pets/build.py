@@ -114,8 +114,8 @@ print(
 #
 # **Write `particle_step`.**
 #
-# - `prediction` has the fields `obs` and `obs_var`, mean and **variance** of the next state, `[K, M, D]`. Where
-#   the reward is learned, `reward` and `reward_var` are its mean and variance, `[K, M]`; otherwise both are
+# - `prediction` has the fields `obs` and `obs_var`, mean and **variance** of the next state, `[K, M, D]` (of the
+#   state itself, not of its change). Where the reward is learned, `reward` and `reward_var` are its mean and variance, `[K, M]`; otherwise both are
 #   `None`.
 # - `obs [K, M, D]` and `action [K, M, A]` are where the particles are and what they do.
 # - `reward(obs, action, next_obs)` returns `[K, M]`; `terminated(next_obs)` returns bool `[K, M]`.
@@ -159,14 +159,16 @@ def terminated(next_obs):
 
 mean = torch.tensor([[[1.0, -2.0]], [[5.0, 3.0]]]).repeat(1, 3000, 1)  # [K, M, D]
 std = torch.tensor([[[0.5, 2.0]], [[0.1, 3.0]]]).repeat(1, 3000, 1)
-obs, action = torch.zeros(2, 3000, 2), torch.zeros(2, 3000, 1)
-prediction = Prediction(mean, std**2, None, None)
+obs, action = torch.full((2, 3000, 2), 20.0), torch.zeros(2, 3000, 1)
+prediction = Prediction(mean.clone(), std**2, None, None)
 result = particle_step(prediction, obs, action, reward, terminated, torch.Generator().manual_seed(0))
 check_true(
     result is not None and len(result) == 3,
     "particle_step returns three things: next_obs, reward, terminated",
 )
-next_obs = check_shape("next_obs", result[0], (2, 3000, 2)).double()
+next_obs = check_shape(
+    "next_obs", result[0], (2, 3000, 2), {(2, 3000): "is it the reward? next_obs comes first"}
+).double()
 check_shape("reward", result[1], (2, 3000))
 check_shape("terminated", result[2], (2, 3000))
 check_close(
@@ -177,10 +179,20 @@ check_close(
         "obs_var is used as a standard deviation: it is a variance, take its square root": std[:, 0] ** 2,
         "all particles got the same draw, or none at all": torch.zeros(2, 2),
         "it is 1 everywhere: is the noise multiplied by the standard deviation?": torch.ones(2, 2),
+        "the noise is uniform (torch.rand), expected normal: torch.randn": std[:, 0] / 12**0.5,
     },
     rtol=0.08,
 )
-off = (next_obs.mean(dim=1) - mean[:, 0]) / std[:, 0]
+center = next_obs.mean(dim=1)  # [K, D]
+check_true(
+    not torch.allclose(center, mean[:, 0].double() + 20, atol=1),
+    "next_obs is too large by obs: prediction.obs is the next state's mean already, not its change",
+)
+check_true(
+    not torch.allclose(center, torch.full((2, 2), 20.0).double(), atol=1),
+    "the noise is added to obs, expected to the mean of the next state, prediction.obs",
+)
+off = (center - mean[:, 0]) / std[:, 0]
 check_between(
     "the mean of next_obs over the particles, less prediction.obs, in standard deviations", off, -0.1, 0.1
 )
@@ -194,6 +206,7 @@ check_between(
     0.1,
     "every number that is drawn has noise of its own",
 )
+prediction = Prediction(mean.clone(), std**2, None, None)
 again = particle_step(prediction, obs, action, reward, terminated, torch.Generator().manual_seed(0))
 check_close("next_obs with the same seed", again[0], next_obs, hint="all noise comes from generator")
 other = particle_step(prediction, obs, action, reward, terminated, torch.Generator().manual_seed(1))
@@ -219,10 +232,15 @@ obs = torch.randn(3, 40, 1, generator=generator)  # [K, M, D]
 action = torch.randn(3, 40, 1, generator=generator)
 mean, var = torch.randn(3, 40, 1, generator=generator), torch.full((3, 40, 1), 4.0)
 prediction = Prediction(mean, var, None, None)
-next_obs, rewards, ended = particle_step(
-    prediction, obs, action, reward, terminated, torch.Generator().manual_seed(2)
+result = particle_step(prediction, obs, action, reward, terminated, torch.Generator().manual_seed(2))
+check_true(
+    result is not None and len(result) == 3,
+    "particle_step returns three things: next_obs, reward, terminated",
 )
-drawn = check_shape("next_obs", next_obs, (3, 40, 1)).float()
+next_obs, rewards, ended = result
+drawn = check_shape(
+    "next_obs", next_obs, (3, 40, 1), "next_obs comes first, then reward, then terminated"
+).float()
 check_close(
     "reward",
     rewards,
@@ -231,6 +249,8 @@ check_close(
         "it belongs to the mean next state, expected the one that was drawn": reward(obs, action, mean),
         "the state before the step is used in place of next_obs": reward(obs, action, obs),
         "obs and next_obs are swapped": reward(drawn, action, obs),
+        "the step on which the episode ends has its reward, too": reward(obs, action, drawn)
+        * (drawn[..., 0] <= 0),
     },
     hint="expected reward(obs, action, next_obs) with the next_obs that is returned",
 )
@@ -270,9 +290,12 @@ obs, action = torch.zeros(2, 3000, 1), torch.zeros(2, 3000, 1)  # [K, M, D], [K,
 reward_mean = torch.tensor([[4.0], [-7.0]]).repeat(1, 3000)  # [K, M]
 reward_std = torch.tensor([[0.5], [3.0]]).repeat(1, 3000)
 prediction = Prediction(obs + 1, torch.ones(2, 3000, 1), reward_mean, reward_std**2)
-next_obs, rewards, ended = particle_step(
-    prediction, obs, action, reward, terminated, torch.Generator().manual_seed(0)
+result = particle_step(prediction, obs, action, reward, terminated, torch.Generator().manual_seed(7))
+check_true(
+    result is not None and len(result) == 3,
+    "particle_step returns three things: next_obs, reward, terminated",
 )
+next_obs, rewards, ended = result
 rewards = check_shape("the learned reward", rewards, (2, 3000)).double()
 check_true(
     not (rewards == -999).any(), "the reward is the function's, though the prediction has one: it comes first"
@@ -282,8 +305,11 @@ check_close(
     rewards.std(dim=1),
     reward_std[:, 0],
     mistakes={
-        "it is the mean: a learned reward is drawn from its Gaussian, as the state is": torch.zeros(2),
+        "all particles got the same draw, or none: a learned reward is drawn from its Gaussian, as the state is": torch.zeros(
+            2
+        ),
         "reward_var is used as a standard deviation: it is a variance": reward_std[:, 0] ** 2,
+        "it is 1 everywhere: is the noise multiplied by the standard deviation?": torch.ones(2),
     },
     rtol=0.08,
 )
@@ -291,20 +317,47 @@ off = (rewards.mean(dim=1) - reward_mean[:, 0]) / reward_std[:, 0]
 check_between("the mean of a learned reward, less prediction.reward, in standard deviations", off, -0.1, 0.1)
 ### BEGIN HIDDEN TESTS
 drawn = as_tensor("next_obs", next_obs)[..., 0].double()
+again = particle_step(prediction, obs, action, reward, terminated, torch.Generator().manual_seed(7))
+check_close("the learned reward with the same seed", again[1], rewards, hint="all noise comes from generator")
+other = particle_step(prediction, obs, action, reward, terminated, torch.Generator().manual_seed(8))
+check_true(
+    not torch.allclose(as_tensor("the learned reward", other[1]).double(), rewards),
+    "other seeds don't change the learned reward",
+)
 for k in range(2):
     both = torch.corrcoef(torch.stack([drawn[k], rewards[k]]))[0, 1]
     check_between(
         "correlation of a learned reward with the state", both, -0.1, 0.1, "each has noise of its own"
     )
-without = particle_step(prediction, obs, action, None, terminated, torch.Generator().manual_seed(0))
+both = torch.corrcoef(rewards)[0, 1]
+check_between(
+    "correlation of the members' learned rewards", both, -0.1, 0.1, "every number has noise of its own"
+)
+try:
+    without = particle_step(prediction, obs, action, None, terminated, torch.Generator().manual_seed(7))
+except ValueError:
+    without = None
+check_true(
+    without is not None, "a ValueError though the reward is learned: the function may be None in this case"
+)
 check_close("the learned reward where reward is None", without[1], rewards)
-check_close("terminated", as_tensor("terminated", ended).double(), (drawn > 0).double())
-refused = False
+check_close(
+    "terminated",
+    as_tensor("terminated", ended).double(),
+    (drawn > 0).double(),
+    hint="expected terminated(next_obs) with the next_obs that is returned",
+)
+refused = "no error"
 try:
     particle_step(Prediction(obs, obs, None, None), obs, action, None, terminated, torch.Generator())
 except ValueError:
-    refused = True
-check_true(refused, "neither a learned reward nor a function: expected a ValueError")
+    refused = "a ValueError"
+except Exception as error:
+    refused = type(error).__name__
+check_true(
+    refused == "a ValueError",
+    f"neither a learned reward nor a function: expected a ValueError, not {refused}",
+)
 ### END HIDDEN TESTS
 print("Right: a learned reward is drawn.")
 
@@ -417,6 +470,11 @@ def step(obs, action):  # member k adds 100 * (k + 1)
         (2, 15, 1),
         {
             (6, 5, 1): "bring the particles into K = 2 groups first: [K, M, D] with M = P / K * N",
+            (
+                2,
+                30,
+                1,
+            ): "each member was given all particles, expected its own group only: M = P / K * N rows",
             (3, 10, 1): "there should be K = 2 groups, of P / K = 3 particles each; not the other way round",
             (1, 15, 1): "ask all members in one call, [K, M, D]",
             (15, 1): "ask all members in one call, [K, M, D]",
@@ -463,15 +521,27 @@ def step(obs, action):
 generator = torch.Generator().manual_seed(0)
 obs, action = torch.randn(8, 6, 3, generator=generator), torch.randn(8, 6, 2, generator=generator)
 expected = step(obs, action)  # here all members agree, so that only the places matter
-next_obs, rewards, ended = ts_inf_step(step, 4, obs, action)
+result = ts_inf_step(step, 4, obs, action)
+check_true(
+    result is not None and len(result) == 3, "ts_inf_step returns three things: next_obs, reward, terminated"
+)
+next_obs, rewards, ended = result
+groups = "these are still groups, [K, M]: bring all three answers back to [P, N]"
 check_close(
     "next_obs",
     next_obs,
     expected[0],
     hint="obs and action of a particle go together, and its answer comes back",
 )
+check_shape("reward", rewards, (8, 6), {(4, 12): groups})
 check_close("reward", rewards, expected[1], hint="obs and action of a particle go together")
-check_close("terminated", as_tensor("terminated", ended).double(), expected[2].double())
+check_shape("terminated", ended, (8, 6), {(4, 12): groups})
+check_close(
+    "terminated",
+    as_tensor("terminated", ended).double(),
+    expected[2].double(),
+    hint="it is the third answer of step, each in its particle's place",
+)
 ### BEGIN HIDDEN TESTS
 for size, members in ((4, 4), (5, 1), (2, 2), (12, 3)):  # a particle each, a single member, ...
     obs, action = torch.randn(size, 1, 2, generator=generator), torch.randn(size, 1, 2, generator=generator)
@@ -594,16 +664,33 @@ calls = []
 
 def step(obs, action):  # the answers say who asked
     obs, action = torch.as_tensor(obs), torch.as_tensor(action)
+    shape = "expected [K, M, D], M = P / K * N"
     calls.append(
-        check_shape("what step was given as obs", obs, (3, 8, 2), "expected [K, M, D], M = P / K * N")
+        check_shape(
+            "what step was given as obs",
+            obs,
+            (3, 8, 2),
+            {
+                (6, 4, 2): f"{shape}: your ts_inf_step makes the groups",
+                (3, 24, 2): f"{shape}: each member was given all particles, expected P / K of each plan",
+                (3, 32, 2): f"{shape}: seats needs the plans beside it, x[seats, plans] (see the hint)",
+            },
+        )
     )
     return obs + 1000, (obs[..., 0] + action[..., 0]), obs[..., 0] % 3 == 0
 
 
 obs = torch.arange(48.0).reshape(6, 4, 2)  # [P, N, D]
 action = torch.arange(24.0).reshape(6, 4, 1) * 100
-result = ts1_step(step, 3, obs, action, torch.Generator().manual_seed(0))
+given = obs.clone()
+result = ts1_step(step, 3, given, action, torch.Generator().manual_seed(0))
+check_true(torch.equal(given, obs), "the obs that were passed have changed: make new tensors")
 check_true(len(calls) == 1, f"step was called {len(calls)} times, expected once for all particles")
+check_true(
+    torch.equal(calls[0].flatten().sort().values, torch.arange(48.0).double()),
+    "some particles ask several times, others never: expected a permutation of the P particles for each plan "
+    "(argsort with dim=0)",
+)
 check_true(
     result is not None and len(result) == 3, "ts1_step returns three things: next_obs, reward, terminated"
 )
@@ -611,7 +698,8 @@ check_close(
     "next_obs",
     result[0],
     obs + 1000,
-    hint="each particle gets its own answer, in its own place: undo the shuffling by the inverse permutation",
+    hint="each particle gets its own answer, in its own place: undo the shuffling by the inverse permutation, "
+    "seats.argsort(dim=0)",
 )
 check_close(
     "reward",
@@ -620,26 +708,47 @@ check_close(
     hint="obs and action of a particle move together, and the reward comes back to it",
 )
 ### BEGIN HIDDEN TESTS
-check_close("terminated", as_tensor("terminated", result[2]).double(), (obs[..., 0] % 3 == 0).double())
-check_close("every particle asks once", calls[0].flatten().sort().values, torch.arange(48.0))
+check_close(
+    "terminated",
+    as_tensor("terminated", result[2]).double(),
+    (obs[..., 0] % 3 == 0).double(),
+    hint="the ends come back to their particles, too",
+)
 ### END HIDDEN TESTS
 print("Right: everybody gets the answer to their own question.")
 
 
 # %% kind="test" of="ts1" points=2
-def step(obs, action):  # the reward says who answered
-    shape = torch.as_tensor(obs).shape[:2]
-    members = torch.arange(shape[0], dtype=torch.float32)[:, None].expand(shape)
-    return obs, members, torch.zeros(shape, dtype=torch.bool)
+asked = []
+
+
+def step(obs, action):  # the obs say who asks
+    obs = torch.as_tensor(obs)
+    asked.append(as_tensor("what step was given as obs", obs)[..., 0])  # [K, M]
+    return obs, torch.zeros(obs.shape[:2]), torch.zeros(obs.shape[:2], dtype=torch.bool)
+
+
+def members_asked(num_plans, generator):
+    """Who answered each particle of each plan, [P, N], for P = 6 particles and K = 3 members."""
+    numbers = torch.arange(6.0 * num_plans).reshape(6, num_plans, 1)  # [P, N, D]
+    asked.clear()
+    ts1_step(step, 3, numbers, torch.zeros(6, num_plans, 1), generator)
+    check_true(len(asked) == 1, f"step was called {len(asked)} times, expected once for all particles")
+    check_true(
+        torch.equal(asked[0].flatten().sort().values, numbers.flatten().double()),
+        "some particles ask several times, others never: expected a permutation of the P particles for each plan",
+    )
+    seats = asked[0].flatten().argsort()  # [P N], where each particle of each plan sits
+    return (seats // (2 * num_plans)).reshape(6, num_plans).double()
 
 
 generator = torch.Generator().manual_seed(0)
-obs, action = torch.zeros(6, 1500, 1), torch.zeros(6, 1500, 1)
-first = as_tensor("reward", ts1_step(step, 3, obs, action, generator)[1])  # [P, N], the members asked
-second = as_tensor("reward", ts1_step(step, 3, obs, action, generator)[1])
+first = members_asked(1500, generator)  # [P, N]
+second = members_asked(1500, generator)
 fixed = torch.tensor([0.0, 0, 1, 1, 2, 2])[:, None]
 check_true(
-    not (first == fixed).all(), "every particle asked the member that TS-infinity gives it: shuffle first"
+    not (first == fixed).all(),
+    "every particle asked the member that TS-infinity gives it: shuffle the particles first (not the plans)",
 )
 check_true(
     not (first == second).all(),
@@ -662,15 +771,14 @@ for a in range(3):
     for b in range(3):
         both = ((first == a) & (second == b)).double().mean(dim=1)
         hint = "one step's members should say nothing about the next step's"
-        check_between(f"how often a particle asks member {a}, then {b}", both, 0.08, 0.145, hint)
+        check_between(f"how often a particle asks member {a}, then {b}", both, 0.07, 0.155, hint)
 pairs = (first[0] == first[1]).double().mean()  # 1 of the 5 others sits with the same member
 check_between(
     "how often particles 0 and 1 sit together", pairs, 0.15, 0.25, "all permutations are equally likely"
 )
 members = []
 for seed in (5, 5, 6):
-    results = ts1_step(step, 3, obs[:, :20], action[:, :20], torch.Generator().manual_seed(seed))
-    members.append(as_tensor("reward", results[1]))
+    members.append(members_asked(20, torch.Generator().manual_seed(seed)))
 check_close("the members with the same seed", members[1], members[0], hint="use generator")
 check_true(not torch.equal(members[2], members[0]), "other seeds deal the same seats")
 ### END HIDDEN TESTS
@@ -775,7 +883,7 @@ print(f"{'mean model':12} expects {0.0:7.1f}   (its cart never moves: half right
 # %% [markdown]
 # <details><summary>Hint: grouping</summary>
 #
-# `returns.reshape(num_members, -1, N)` is `[K, P / K, N]`.
+# `returns.reshape(num_members, -1, N)` is `[K, P / K, N]`, with `N = returns.shape[1]`.
 # </details>
 # <details><summary>Answer to the prediction</summary>
 #
@@ -786,9 +894,13 @@ print(f"{'mean model':12} expects {0.0:7.1f}   (its cart never moves: half right
 
 # %% kind="test" of="robust-scores" points=1
 returns = torch.tensor([[1.0, 10.0], [3.0, 20.0], [8.0, 60.0]])  # [P, N]
+average = particle_average(returns)
+check_shape(
+    "particle_average", average, (2,), {(3,): "expected one for each plan", (): "expected one for each plan"}
+)
 check_close(
     "particle_average",
-    particle_average(returns),
+    average,
     [4.0, 30.0],
     mistakes={"the sum, expected the mean over the particles": [12.0, 90.0]},
     hint="the mean over the particles (dim=0): a score for each plan",
@@ -801,61 +913,108 @@ check_close("particle_average where a return is NaN", average, [1.5, nan, 3.5])
 print("Right: the average particle.")
 
 # %% kind="test" of="robust-scores" points=3
-returns = torch.tensor([[0.0, 9.0, 5.0], [10.0, 11.0, 5.0], [6.0, -40.0, 6.0], [2.0, 60.0, 2.0]])  # [P, N]
+returns = (
+    torch.tensor(  # [P, N], members by plans: the means are 5, 4, 6 in the first, 4, 10, 8 in the second
+        [
+            [0.0, 3.0, 5.0],
+            [10.0, 7.0, 4.0],
+            [5.0, 2.0, 9.0],
+            [6.0, -30.0, 16.0],
+            [3.0, 58.0, 2.0],
+            [3.0, 2.0, 6.0],
+        ]
+    )
+)
+worst = worst_case(returns, 2)
 check_shape(
     "worst_case",
-    worst_case(returns, 2),
+    worst,
     (3,),
     {
         (2,): "that is one number for each member, expected one for each plan",
         (): "expected one for each plan",
+        (
+            2,
+            3,
+        ): "is it a number for each member and plan, or all that torch.min returns? amin returns the values",
     },
 )
 check_close(
-    "worst_case of 4 particles and 2 members",
-    worst_case(returns, 2),
-    [4.0, 10.0, 4.0],
+    "worst_case of 6 particles and 2 members",
+    worst,
+    [4.0, 4.0, 6.0],
     mistakes={
         "it is the worst particle: average over each member's particles first": returns.amin(dim=0),
-        "the best member, expected the worst": [5.0, 10.0, 5.0],
-        "particles 0 and 2 are taken for one member's; those are 0 and 1": [3.0, -15.5, 3.5],
+        "the best member, expected the worst": [5.0, 10.0, 8.0],
+        "particles 0, 2 and 4 are taken for one member's; those are 0, 1 and 2": torch.stack(
+            [returns[0::2].mean(dim=0), returns[1::2].mean(dim=0)]
+        ).amin(dim=0),
+        "the groups have K particles, expected P / K: here 3": torch.stack(
+            [returns[:2].mean(dim=0), returns[2:4].mean(dim=0), returns[4:].mean(dim=0)]
+        ).amin(dim=0),
+        "the groups overlap: member k has the particles from k P / K on": torch.stack(
+            [returns[:3].mean(dim=0), returns[1:4].mean(dim=0)]
+        ).amin(dim=0),
         "it is the mean over all particles": returns.mean(dim=0),
-        "it is the mean of each member's worst particle": [1.0, -15.5, 3.5],
+        "the average is over the members, expected over each member's P / K particles": (
+            (returns[:3] + returns[3:]) / 2
+        ).amin(dim=0),
+        "it is the mean of each member's worst particle": [1.5, -14.0, 3.0],
+        "each member's returns are summed, expected averaged": [12.0, 12.0, 18.0],
+        "these are the numbers of the members, expected their mean returns": [1.0, 0.0, 0.0],
+        "it is one member for all plans, expected the worst for each plan by itself": [5.0, 4.0, 6.0],
     },
-    hint="the means of the first plan are 5 in the first member (0 and 10), 4 in the second (6 and 2)",
+    hint="the means of the first plan are 5 in the first member (0, 10 and 5), 4 in the second (6, 3 and 3)",
 )
 ### BEGIN HIDDEN TESTS
 check_close("worst_case of one member", worst_case(returns, 1), returns.mean(dim=0))
-check_close("worst_case, a particle for each member", worst_case(returns, 4), returns.amin(dim=0))
+check_close("worst_case, a particle for each member", worst_case(returns, 6), returns.amin(dim=0))
 many = torch.randn(12, 30, generator=torch.Generator().manual_seed(0))
 means = torch.stack([many[4 * k : 4 * k + 4].mean(dim=0) for k in range(3)])  # [K, N]
 check_close("worst_case of 12 particles and 3 members", worst_case(many, 3), means.min(dim=0).values)
 nan = float("nan")
 broken = torch.tensor([[1.0, nan, 3.0], [1.0, 2.0, 3.0], [2.0, 5.0, 1.0], [2.0, 5.0, nan]])
-check_close("worst_case where a return is NaN", worst_case(broken, 2), [1.0, nan, nan])
+check_close(
+    "worst_case where a return is NaN", worst_case(broken, 2), [1.0, nan, nan], hint="NaN is not to be hidden"
+)
 ### END HIDDEN TESTS
 print("Right: the member that likes it least.")
 
 # %% kind="test" of="robust-scores" points=2
-returns = torch.tensor([[0.0, 7.0, -2.0], [8.0, 7.0, -4.0]])  # [P, N]; means 4, 7, -3 and deviations 4, 0, 1
+returns = torch.tensor(  # [P, N]; means 6, 7, -3 and deviations 3, 0, 6
+    [[11.0, 7.0, -13.0], [5.0, 7.0, -1.0], [5.0, 7.0, -1.0], [3.0, 7.0, 3.0]]
+)
+scores = variance_penalised(returns, 0.25)
+check_shape("variance_penalised", scores, (3,), "expected one for each plan")
 check_close(
-    "variance_penalised with penalty 0.5",
-    variance_penalised(returns, 0.5),
-    [2.0, 7.0, -3.5],
+    "variance_penalised with penalty 0.25",
+    scores,
+    [5.25, 7.0, -4.5],
     mistakes={
-        "the variance is taken off, expected the standard deviation": [-4.0, 7.0, -3.5],
+        "the variance is taken off, expected the standard deviation": [3.75, 7.0, -12.0],
         "the standard deviation divides by P - 1, expected P: torch.std needs correction=0": returns.mean(
             dim=0
         )
-        - 0.5 * returns.std(dim=0),
-        "the spread is added: an optimist": [6.0, 7.0, -2.5],
-        "penalty has no effect": [0.0, 7.0, -4.0],
-        "nothing is taken off": [4.0, 7.0, -3.0],
+        - 0.25 * returns.std(dim=0),
+        "the squares are summed, expected averaged": [4.5, 7.0, -6.0],
+        "it is the standard error (divided by the root of P), expected the standard deviation": [
+            5.625,
+            7.0,
+            -3.75,
+        ],
+        "it is the mean distance from the mean, expected the root of the mean square": [5.375, 7.0, -4.25],
+        "the deviation is over all plans, expected over the particles of each (dim=0)": returns.mean(dim=0)
+        - 0.25 * returns.std(correction=0),
+        "the spread is added: an optimist": [6.75, 7.0, -1.5],
+        "penalty has no effect": [3.0, 7.0, -9.0],
+        "nothing is taken off": [6.0, 7.0, -3.0],
+        "penalty multiplies the mean, too": [0.75, 1.75, -2.25],
     },
+    hint="the mean less 0.25 standard deviations, both over the particles",
 )
 ### BEGIN HIDDEN TESTS
-check_close("variance_penalised with penalty 0", variance_penalised(returns, 0.0), [4.0, 7.0, -3.0])
-check_close("variance_penalised with penalty 2", variance_penalised(returns, 2.0), [-4.0, 7.0, -5.0])
+check_close("variance_penalised with penalty 0", variance_penalised(returns, 0.0), [6.0, 7.0, -3.0])
+check_close("variance_penalised with penalty 2", variance_penalised(returns, 2.0), [0.0, 7.0, -15.0])
 check_close("variance_penalised of a single particle", variance_penalised(returns[:1], 1.0), returns[0])
 nan = float("nan")
 broken = torch.tensor([[1.0, nan], [3.0, 2.0]])
@@ -987,15 +1146,17 @@ def collect(planned):
 
 
 def fit(data):
+    check_true(
+        not isinstance(data, list), "fit was given a list of batches, expected one Batch: use concatenate"
+    )
     log.append(("fit", torch.as_tensor(data.obs)[:, 0].tolist()))
     return 10
 
 
 trials = trial_loop(collect, fit, 3)
 calls = [entry[0] for entry in log]
-check_true(
-    log and log[0] != ("collect", True), "the first trial was planned: there is no model yet, act at random"
-)
+check_true(log, "neither collect nor fit was called: does the loop over the trials begin?")
+check_true(log[0] != ("collect", True), "the first trial was planned: there is no model yet, act at random")
 check_true(calls[0] == "collect", "fit was called before there were data: the random trial comes first")
 check_true(
     calls.count("collect") == 4,
@@ -1022,7 +1183,8 @@ check_close(
     mistakes={"the trials stand in the wrong order: oldest first": [5.0, 6, 7, 8, 2, 3, 4, 0, 1]},
     hint="all transitions so far, oldest first",
 )
-check_true(trials is not None and len(trials) == 4, "expected a list of four trials")
+check_true(trials is not None, "trial_loop returns None: is the `return` missing?")
+check_true(len(trials) == 4, f"expected a list of four trials, there are {len(trials)}")
 ### BEGIN HIDDEN TESTS
 for number, start in enumerate((0, 2, 5, 9)):
     obs = torch.arange(float(start), start + 2 + number)[:, None]
@@ -1056,15 +1218,26 @@ def fit(data):
 
 
 def on_trial(number, trial):
+    check_true(isinstance(number, int), "on_trial is given the number first, then the trial")
     told.append((number, trial.trial_return))
 
 
 trials = trial_loop(collect, fit, 2, on_trial)
+check_true(trials is not None, "trial_loop returns None: is the `return` missing?")
 check_true(
-    trials is not None and len(trials) == 3, "expected a list of three trials; on_trial returned None: go on"
+    len(trials) == 3,
+    f"expected the random trial and num_trials=2 more, there are {len(trials)} (on_trial returns None, which "
+    "means: go on)",
 )
 check_close(
-    "trial_return", [trial.trial_return for trial in trials], [3.0, 10.0, 12.0], hint="the sum of the rewards"
+    "trial_return",
+    [trial.trial_return for trial in trials],
+    [3.0, 10.0, 12.0],
+    mistakes={
+        "it is the sum over all trials so far, expected this trial's own": [3.0, 13.0, 25.0],
+        "it is the mean reward (or the last one), expected the sum": [1.0, 2.0, 3.0],
+    },
+    hint="the sum of the rewards",
 )
 check_close(
     "env_steps",
@@ -1074,19 +1247,26 @@ check_close(
         "these are the steps of each trial, expected all so far": [3, 5, 4],
         "this trial's own steps are missing": [0, 3, 8],
         "the random trial's steps are missing, but they were taken, too": [0, 5, 9],
+        "the length of a Batch is 6, the number of its columns: use len(transitions.obs)": [6, 12, 18],
     },
 )
 check_close(
     "model_calls",
     [trial.model_calls for trial in trials],
     [0, 700, 1600],
-    mistakes={"these are the calls of each trial, expected all so far": [0, 700, 900]},
+    mistakes={
+        "these are the calls of each trial, expected all so far": [0, 700, 900],
+        "these are the gradient steps: in a Trial the model_calls come first": [0, 20, 50],
+    },
 )
 check_close(
     "model_updates",
     [trial.model_updates for trial in trials],
     [0, 20, 50],
-    mistakes={"these are the updates of each fit, expected all so far": [0, 20, 30]},
+    mistakes={
+        "these are the updates of each fit, expected all so far": [0, 20, 30],
+        "the fit right before the trial is missing": [0, 0, 20],
+    },
 )
 ### BEGIN HIDDEN TESTS
 check_true([number for number, _ in told] == [0, 1, 2], "on_trial is told the numbers 0, 1, 2 in order")
@@ -1131,15 +1311,26 @@ check_true(
 )
 check_true(
     [entry[0] for entry in log] == ["fit", "collect"],
-    f"with two past trials and num_trials=2 one trial is missing; the calls were: {[e[0] for e in log]}",
+    "with two past trials and num_trials=2 one trial is missing, number 2: expected fit, collect; the calls were: "
+    + (", ".join(entry[0] for entry in log) or "none"),
 )
 check_close("the data of the fit", log[0][1], torch.arange(7.0), hint="the past trials' transitions count")
-check_true(trials is not None and len(trials) == 3, "expected the two past trials and a new one")
+check_true(trials is not None, "trial_loop returns None: is the `return` missing?")
+check_true(len(trials) == 3, f"expected the two past trials and a new one, there are {len(trials)}")
 check_close(
     "the sums of the new trial",
     [trials[2].env_steps, trials[2].model_calls, trials[2].model_updates],
     [9, 450, 27],
-    mistakes={"the sums start from nothing, expected from the last past trial": [2, 50, 7]},
+    mistakes={
+        "the sums start from nothing, expected from the last past trial": [2, 50, 7],
+        "the past trials' sums are added up, but each holds all before it: take the last one's": [
+            12,
+            450,
+            27,
+        ],
+        "the length of a Batch is 6, the number of its columns: use len(transitions.obs)": [13, 450, 27],
+        "in a Trial the model_calls come first, then the model_updates": [9, 27, 450],
+    },
 )
 ### BEGIN HIDDEN TESTS
 check_close("the past trials in the result", [t.trial_return for t in trials[:2]], [3.0, 4.0])
