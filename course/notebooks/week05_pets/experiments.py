@@ -22,7 +22,7 @@
 # - Kurutach et al., 2018, [*Model-ensemble trust-region policy
 #   optimization*](https://arxiv.org/abs/1802.10592): model exploitation, and why an ensemble helps.
 #
-# **Time** with `SCALE = "laptop"`: about four minutes of one core (AMD EPYC), with `"smoke"` less than half a minute.
+# **Time** with `SCALE = "laptop"`: about four and a half minutes of one core (AMD EPYC), with `"smoke"` less than half a minute.
 # What would take longer is shown from runs that ship with the course; each picture says so. `"full"` has the
 # settings closer to the paper's, and takes hours.
 
@@ -354,22 +354,21 @@ make_film(draw, len(imagined[last]), fps=12, size=(5.6, 4.0), title="particles o
 # choose between two models by the return that their plans promise. What do you answer?
 
 # %% [markdown] kind="written" id="explain-promise" points=4
-# **Model answer.** (a) Everywhere: in trial 1 promise and truth have little to do with each other. In trial 3 most dots lie
-# above the line, and some above the dashed one: the plan promises more than the task can give, since the model imagines a
-# pole "higher than upright" (its particles leave the picture), and the search finds just such plans. In truth
-# the pole spins, and earns about 0. With the small budget the median plan of trial 3 promised 0.99 and would have
-# brought -0.34.
+# **Model answer.** (a) In trial 1 they are everywhere above the line. In trial 3 they stand in a column: in truth the pole spins and earns about 0, whatever the
+# plan, while the plans promise up to four per step, and the task can give no more than 1. The model imagines a pole
+# "higher than upright" (its particles leave the picture), and the search finds just such plans. The median plan of trial 3
+# promised 1.6; in the five shipped seeds 0.95 with the middle budget and 1.08 with the large one, where -0.13 and -0.12 came of it.
 #
-# (b) It closes: with the middle budget the median gap was 0.46 per step in the first half of the trials and 0.06 in the
-# second. What closes it are data from where the plans lead; that is the point of the loop. The promise can also be too
-# *low*: 0.32 against 0.57 in trial 6 of the small budget. The members disagreed near the upright pole, some particles fell
-# over, and the average shows it. That is doubt, not exploitation. One seed each says nothing about the budgets.
+# (b) It closes. Shipped, first half of the trials against the second: 0.62 and -0.01 per step with the middle budget, 0.58 and -0.03
+# with the large one, 0.14 and 0.00 with the small one. What closes it are data from where the plans lead; that is the point of the loop. Longer
+# plans and more search found more to exploit, as predicted, as long as the model was bad. In the end the promise is even a little too *low*: where
+# the members disagree near the upright pole, some particles fall over, and the average shows it. That is doubt, not exploitation.
 #
-# (c) Well in spite of wrong promises: only the first action is carried out, and the next plan starts from the real state; the
-# promise has to rank first actions rightly, not to be true (trial 6 of the small budget: 94). Badly although promises are
-# kept: trial 8 of the middle budget, where every dot is on the line, and the cart rolls away below an upright pole: the
-# model knows what that costs, and no plan of one second gains by braking. And look at its particles: they fan out, in
-# both directions, and their average is right.
+# (c) Well in spite of small promises: in trial 4 of the large budget (shipped) the median plan promised 0.35 and would have brought 0.31,
+# and the agent earned 0.7. Only the first action is carried out, and the next plan starts from the real state; the
+# promise has to rank first actions rightly, not to be true. Badly although promises are kept: trials 4 and 5 of the small
+# budget here, where promised and obtained are both about -0.4 and -0.6, and the agent earned -1.7 and -2.2 per step: the cart rolls away, the
+# model knows it, and no plan of 0.6 s gains by braking.
 #
 # (d) That the larger promise may just be the larger error. Compare what they promise with what plans obtain, or the
 # returns in the world.
@@ -443,9 +442,9 @@ both.groupby(["measured", "variant", "trials"], sort=False)[["promised", "obtain
 # it, and what would you do with the time?
 
 # %% [markdown] kind="written" id="explain-propagation" points=3
-# **Model answer.** (a) None, here: in our run TS-infinity earned 119 in the last trial, `single` 66 and `mean` 22, but one seed
-# whose return jumps by hundreds from trial to trial supports no order. The gaps are large in the first half of the trials for
-# all three (1.04, 0.80 and 1.42 per step, `mean` the largest) and vanish in the second.
+# **Model answer.** (a) None, here: in our run TS-infinity earned 8 in the last trial, `single` 112 and `mean` -89, but one seed
+# whose return jumps by hundreds from trial to trial supports no order. The gaps of the first half of the trials are in the order that I
+# predicted (0.20, `mean` 0.45, `single` 0.91 per step), with one seed each as well; in the second half they vanish.
 #
 # (b) The task has no noise of its own, so that all of a particle's spread is the members' disagreement, and the noise that
 # the fit puts into what it can't explain. TS1 turns the disagreement into noise that partly averages out over the plan, and
