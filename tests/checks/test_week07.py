@@ -461,6 +461,12 @@ MISTAKES = {
     "the learning rate falls at once": (ENDS, "step / num_steps", "(step + 1) / num_steps", "too early"),
     "gradients pile up": (ENDS, "            optimizer.zero_grad()\n", "", "zero_grad() called"),
     "no step of the optimizer": (ENDS, "            optimizer.step()\n", "", "nothing is learned"),
+    "global randomness of batches": (
+        ENDS,
+        "(data.terminated, batch_size, generator)",
+        "(data.terminated, batch_size)",
+        "use generator",
+    ),
     "plain batches in fit": (
         ENDS,
         "balanced_rows(data.terminated, batch_size, generator)",

@@ -1772,6 +1772,8 @@ check_true(not as_tensor("before", result["before"]).any(), "before any end was 
 losses = torch.as_tensor([float(loss) for loss in result["losses"]])
 check_between("the first loss", losses[0], 0.3, 1.5)
 check_true(losses[-20:].mean() < 0.5 * losses[0], "the loss does not fall: are these logits?")
+again = torch.as_tensor([float(loss) for loss in end_example(states, ended, questions)["losses"]])
+check_close("the losses with the same seed", again, losses, hint="use generator")
 nothing = end_example(states, torch.zeros_like(ended), questions)
 check_true(len(nothing["losses"]) == 0, "no end in the data: expected an empty list")
 check_true(not nothing["can_end"] and not as_tensor("after", nothing["after"]).any(), "no end was seen yet")
