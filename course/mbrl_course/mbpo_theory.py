@@ -95,7 +95,10 @@ def best_rollout_length(model_error: float, policy_error: float, gamma: float, m
         max_length: the longest rollout to consider; a perfect model would take any.
 
     Returns:
-        k in 0 .. max_length; 0 where the model is worse than the old data.
+        k in 0 .. max_length; 0 where the model is worse than the old data. The smallest of several.
+
+    Raises:
+        ValueError: an error is outside [0, 1], or gamma outside (0, 1).
     """
     lengths = torch.arange(max_length + 1)
     return int(return_gap(lengths, model_error, policy_error, gamma).argmin())

@@ -46,6 +46,33 @@ MISTAKES = {
     "no recursion": (GAE, RECURSION, "deltas[t]", "one-step surprises"),
     "forwards in time": (GAE, "range(len(rewards) - 1, -1, -1)", "range(len(rewards))", "expected backwards"),
     "lambda without gamma": (GAE, RECURSION, RECURSION.replace("gamma * ", "", 1), "expected gamma * lambda"),
+    "gamma without lambda": (GAE, RECURSION, RECURSION.replace("gae_lambda * ", ""), "one of the two"),
+    "neither gamma nor lambda": (GAE, RECURSION, "deltas[t] + goes_on[t] * following", "added as it is"),
+    "rows in reversed order": (
+        GAE,
+        "advantages[t] =",
+        "advantages[len(rewards) - 1 - t] =",
+        "in reversed order",
+    ),
+    "the last row is left out": (
+        GAE,
+        "range(len(rewards) - 1,",
+        "range(len(rewards) - 2,",
+        "the last row is left out",
+    ),
+    "targets of the value": (GAE, "    return advantages", "    return advantages + values", "added again"),
+    "the next row of values": (
+        GAE,
+        DELTAS,
+        DELTAS.replace("next_values", "torch.cat([values[1:], 0 * values[:1]])"),
+        "next_values",
+    ),
+    "an end anywhere cuts all": (
+        GAE,
+        RECURSION,
+        "deltas[t] + gamma * gae_lambda * following * bool(goes_on[t].all())",
+        "use a mask [N]",
+    ),
     "no baseline": (GAE, DELTAS, DELTAS.replace(" - values", ""), "without - V(s)"),
     "no discount": (GAE, DELTAS, DELTAS.replace("gamma * ", ""), "not discounted"),
     "the end does not mask": (GAE, DELTAS, DELTAS.replace(" * ~terminated", ""), "terminated masks"),
@@ -68,6 +95,16 @@ MISTAKES = {
     # 6.2
     "no clip": (CLIP, OBJECTIVE, "ratio * advantages", "nothing is clipped"),
     "no min": (CLIP, OBJECTIVE, "ratio.clamp(1 - clip, 1 + clip) * advantages", "can't turn back"),
+    "min of the ratios": (
+        CLIP,
+        OBJECTIVE,
+        "torch.minimum(ratio, ratio.clamp(1 - clip, 1 + clip)) * advantages",
+        "min is taken of the ratios",
+    ),
+    "clipped from above": (CLIP, "clamp(1 - clip, 1 + clip)", "clamp(max=1 + clip)", "from above only"),
+    "upside down": (CLIP, "log_ratio.exp()", "(-log_ratio).exp()", "upside down"),
+    "log_ratio changed in place": (CLIP, "log_ratio.exp()", "log_ratio.exp_()", "log_ratio has changed"),
+    "no gradient": (CLIP, "log_ratio.exp()", "log_ratio.detach().exp()", "PPO would learn nothing"),
     "maximum": (CLIP, "torch.minimum", "torch.maximum", "expected the minimum"),
     "no exponential": (CLIP, "log_ratio.exp()", "log_ratio", "take exp"),
     "clip of the logarithm": (
@@ -87,6 +124,10 @@ MISTAKES = {
         "((means - next_obs) / scale).square().mean(dim=(0, 2))",
         "error of their",
     ),
+    "the first member": (LOSS, "means.mean(dim=0)", "means[0]", "only the first member"),
+    "averaged before it is squared": (LOSS, ".square().mean(dim=-1)", ".mean(dim=-1).square()", "cancel"),
+    "mean over the transitions": (LOSS, ".square().mean(dim=-1)", ".square().mean(dim=0)", "the last axis"),
+    "chunks": (LOSS, "tensor_split(num_groups)", "chunk(num_groups)", "chunk makes groups of"),
     "summed over dimensions": (
         LOSS,
         ".square().mean(dim=-1)",
@@ -128,6 +169,26 @@ MISTAKES = {
     "the last step does not count": (ROLLOUTS, VALID, VALID + " & ~terminated", "falling is bad"),
     "trust is forgotten": (ROLLOUTS, VALID, "running & finite", "trusted is ignored"),
     "NaN is believed": (ROLLOUTS, VALID, "running & trusted", "NaN is taken for a prediction"),
+    "one finite dimension": (ROLLOUTS, ".all(dim=-1)", ".any(dim=-1)", "one finite dimension is enough"),
+    "stops when all are over": (
+        ROLLOUTS,
+        "        obs = next_obs\n",
+        "        obs = next_obs\n        if not running.any():\n            break\n",
+        "H rows, also if all are over",
+    ),
+    "a tuple": (
+        ROLLOUTS,
+        "ImaginedRollouts(*(torch.stack(column) for column in zip(*columns, strict=True)))",
+        "tuple(torch.stack(column) for column in zip(*columns, strict=True))",
+        "expected ImaginedRollouts",
+    ),
+    "columns in another order": (
+        ROLLOUTS,
+        "(obs, action, log_prob, reward, next_obs",
+        "(obs, action, reward, log_prob, next_obs",
+        "order of the columns",
+    ),
+    "every valid step is cut": (ROLLOUTS, " & ~goes_on", "", "every valid step is marked"),
     "rollouts wake up": (
         ROLLOUTS,
         "running = valid & ~terminated",
@@ -190,6 +251,19 @@ MISTAKES = {
         "parts.epistemic.sum(dim=-1)",
         "expected their mean",
     ),
+    "root of the mean": (
+        GATE,
+        "parts.epistemic.mean(dim=-1)",
+        "parts.epistemic.mean(dim=-1).sqrt()",
+        "expected the variance",
+    ),
+    "variance over the states": (
+        GATE,
+        f"parts = {SCALED}\n    return parts.epistemic.mean(dim=-1)",
+        "return (means / scale).var(dim=1, correction=0).mean(dim=-1)",
+        "over the members",
+    ),
+    "means changed in place": (GATE, "means / scale", "means.div_(scale)", "means have changed"),
     "largest dimension": (
         GATE,
         "parts.epistemic.mean(dim=-1)",
@@ -265,6 +339,18 @@ MISTAKES = {
         "torch.zeros_like(terminated)",
         "cut_short",
     ),
+    "valid before truncated": (
+        DYNA,
+        "terminated, truncated, valid)\n",
+        "terminated, valid, truncated)\n",
+        "in this order",
+    ),
+    "starts behind the end": (
+        DYNA,
+        "self.generator).obs\n",
+        "self.generator).next_obs\n",
+        "nothing follows an end",
+    ),
     "what is not ended is truncated": (DYNA, "cut_short(terminated, valid)", "~terminated", "ends once"),
     "starts from nowhere": (
         DYNA,
@@ -282,6 +368,13 @@ MISTAKES = {
     "mean over the members": (WORST, ROBUST, "returns.mean(dim=0)", "expected the worst"),
     "best member": (WORST, ROBUST, "returns.amax(dim=0)", "best member"),
     "the first member only": (WORST, ROBUST, "returns[0]", "first member"),
+    "values and indices": (WORST, ROBUST, "rank_invalid_last(returns).min(dim=0)", "is a pair"),
+    "a very low number": (
+        WORST,
+        "rank_invalid_last(returns)",
+        "returns.nan_to_num(nan=-1e9, posinf=-1e9, neginf=-1e9)",
+        "a very low number",
+    ),
     "a score for each member": (WORST, ROBUST, "returns.amin(dim=1)", "one score for each plan"),
     "rewards after the end": (
         WORST,
@@ -395,15 +488,15 @@ RIGHT = {
             return limited * advantages
         """,
     ),
-    "the objective in plain Python": (
+    "the objective row by row": (
         CLIP,
         """
         def clipped_objective(log_ratio, advantages, clip):
             values = []
-            for log, advantage in zip(log_ratio.tolist(), advantages.tolist()):
-                ratio = math.exp(log)
+            for log, advantage in zip(log_ratio, advantages):
+                ratio = torch.exp(log)
                 values.append(min(ratio * advantage, min(max(ratio, 1 - clip), 1 + clip) * advantage))
-            return torch.tensor(values)
+            return torch.stack([torch.as_tensor(value) for value in values])
         """,
     ),
     "the loss in loops": (

@@ -47,7 +47,15 @@ MISTAKES = {
     "the median": (IQM, MIDDLE, "return (ordered[..., 3] + ordered[..., 4]) / 2", "it is the median"),
     "not sorted": (IQM, SORTED, "ordered = scores.flatten(-2)", "not sorted"),
     "an eighth at each end": (IQM, CUT, "cut = ordered.shape[-1] // 8", "half a quarter"),
-    "rounded up": (IQM, CUT, "cut = -(-ordered.shape[-1] // 4)", "the IQM of 0 .. 0"),
+    "rounded up": (IQM, CUT, "cut = -(-ordered.shape[-1] // 4)", "is rounded up"),
+    "rounded to the nearest": (IQM, CUT, "cut = round(ordered.shape[-1] / 4)", "to the nearest"),
+    "an empty slice": (IQM, MIDDLE, "return ordered[..., cut:-cut].mean(dim=-1)", "[cut:-cut] is empty"),
+    "divided by half of n": (
+        IQM,
+        MIDDLE,
+        MIDDLE.replace("mean(dim=-1)", "sum(dim=-1) / (ordered.shape[-1] / 2)"),
+        "by how many are left",
+    ),
     "only the low end": (IQM, MIDDLE, "return ordered[..., cut:].mean(dim=-1)", "only the lowest"),
     "only the high end": (IQM, MIDDLE, "return ordered[..., :-cut or None].mean(dim=-1)", "only the highest"),
     "quarters of each task": (
@@ -89,7 +97,34 @@ MISTAKES = {
         BOOTSTRAP,
         ROWS,
         ROWS.replace("num_seeds, (", "num_seeds - 1, ("),
-        "hold a score twice",
+        "[4] were never drawn",
+    ),
+    "one resample for all": (
+        BOOTSTRAP,
+        ROWS,
+        ROWS.replace("(num_resamples,", "(1,") + ".expand(num_resamples, -1, -1)",
+        "all resamples are the same",
+    ),
+    "rows for numbers": (
+        BOOTSTRAP,
+        "scores.expand(num_resamples, -1, -1).gather(1, rows)",
+        "scores[rows]",
+        "gather picks one score",
+    ),
+    "the low end first": (
+        BOOTSTRAP,
+        f"Interval({POINT}, low, high)",
+        f"Interval(low, {POINT}, high)",
+        "point, low, high, in this order",
+    ),
+    "the high end before the low one": (BOOTSTRAP, ", low, high)", ", high, low)", "are swapped"),
+    "standard deviations": (
+        BOOTSTRAP,
+        "low = values.quantile((1 - confidence) / 2, dim=0)\n"
+        "    high = values.quantile((1 + confidence) / 2, dim=0)",
+        "low = values.mean(dim=0) - 1.96 * values.std(dim=0)\n"
+        "    high = values.mean(dim=0) + 1.96 * values.std(dim=0)",
+        "1.96 standard deviations",
     ),
     "global randomness": (BOOTSTRAP, ROWS, ROWS.replace(", generator=generator", ""), "use generator"),
     "one-sided quantiles": (
@@ -140,6 +175,14 @@ MISTAKES = {
         "((1 - difference.sign()) / 2).mean(dim=(-3, -2, -1))",
         "Y beats X",
     ),
+    "averages": (
+        WINS,
+        CHANCES,
+        "(scores_x.mean(dim=-2) > scores_y.mean(dim=-2)).double().mean(dim=-1)",
+        "averages are compared",
+    ),
+    "a number for each task": (WINS, "dim=(-3, -2, -1)", "dim=(-3, -2)", "average over the tasks, too"),
+    "axes from the front": (WINS, "dim=(-3, -2, -1)", "dim=(0, 1, 2)", "count the axes from the end"),
     "the mean of the signs": (WINS, CHANCES, "difference.sign().mean(dim=(-3, -2, -1))", "not -1"),
     "the sum of all pairs": (
         WINS,
@@ -178,6 +221,24 @@ MISTAKES = {
         "return (scores - random_score) / reference_score",
         "the distance from random to reference",
     ),
+    "the scale is upside down": (
+        PROFILE,
+        "(reference_score - random_score)",
+        "(random_score - reference_score)",
+        "upside down",
+    ),
+    "the smallest and the largest": (
+        PROFILE,
+        "return (scores - random_score) / (reference_score - random_score)",
+        "low, high = scores.amin(dim=-2), scores.amax(dim=-2)\n    return (scores - low) / (high - low)",
+        "not its smallest and largest",
+    ),
+    "scores changed in place": (
+        PROFILE,
+        "return (scores - random_score) / (reference_score - random_score)",
+        "scores -= random_score\n    scores /= reference_score - random_score\n    return scores",
+        "scores have changed",
+    ),
     "clipped": (
         PROFILE,
         "return (scores - random_score) / (reference_score - random_score)",
@@ -207,6 +268,14 @@ MISTAKES = {
         "gamma * after - potential(obs)",
         "ended the episode is 0",
     ),
+    "the last state is 0": (
+        SHAPING,
+        AFTER,
+        "gamma * potential(next_obs * ~terminated.unsqueeze(-1)) - potential(obs)",
+        "not the state",
+    ),
+    "the mask is upside down": (SHAPING, "masked_fill(terminated", "masked_fill(~terminated", "upside down"),
+    "both are added": (SHAPING, AFTER, AFTER.replace(" - pot", " + pot"), "is added"),
     "no bonus at the end": (
         SHAPING,
         AFTER,
@@ -247,6 +316,31 @@ MISTAKES = {
         "scores.gather(1, affordable.clamp(max=scores.shape[1] - 1)[:, None])[:, 0]",
         "which cost too much",
     ),
+    "the nearest one": (
+        BUDGET,
+        LAST,
+        "scores[torch.arange(len(scores)), (costs - budget).abs().argmin(dim=1)]",
+        "the nearest evaluation",
+    ),
+    "the costs of the first run": (
+        BUDGET,
+        "(costs <= budget).sum(dim=1)",
+        "(costs[:1] <= budget).sum(dim=1).expand(len(costs))",
+        "costs of its own",
+    ),
+    "the first of two at the same cost": (
+        BUDGET,
+        LAST,
+        "scores[torch.arange(len(scores)), (costs * (costs <= budget)).argmax(dim=1)]",
+        "the last of them counts",
+    ),
+    "scores beyond the budget are erased": (
+        BUDGET,
+        "scores.gather(",
+        "scores.masked_fill_(costs > budget, torch.nan).gather(",
+        "have changed",
+    ),
+    "the longest run of each": (BUDGET, "cost[:, -1].min()", "cost[:, -1].max()", "only the longest"),
     "below the budget": (BUDGET, "costs <= budget", "costs < budget", "exactly the budget counts"),
     "the last of all": (BUDGET, LAST, "scores[:, -1]", "whatever it cost"),
     "the first where there is none": (
@@ -277,6 +371,12 @@ MISTAKES = {
     ),
     # 8.7
     "by the point": (VERDICT, "if improvement.low > 0:", "if improvement.point > 0:", "'not shown'"),
+    "low first": (
+        VERDICT,
+        "    if improvement.low > 0:",
+        "    improvement = Interval(*(improvement[i] for i in (1, 0, 2)))\n    if improvement.low > 0:",
+        "in this order",
+    ),
     "always good": (
         VERDICT,
         '"harmful" if improvement.high < 0 else "not shown"',

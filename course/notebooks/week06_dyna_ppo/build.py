@@ -142,7 +142,33 @@ check_close(
             [0.25, 0.25],
             [6.0625, 6.0625],
         ],
-        "A_{t+1} is multiplied by lambda, expected gamma * lambda": [[2.5, -1.0], [3.0, 4.0], [6.0, 6.0]],
+        "A_{t+1} is multiplied by one of the two, expected gamma * lambda": [
+            [2.5, -1.0],
+            [3.0, 4.0],
+            [6.0, 6.0],
+        ],
+        "A_{t+1} is added as it is, expected gamma * lambda times that": [[7.0, 4.0], [6.0, 7.0], [6.0, 6.0]],
+        "the rows are in reversed order: the last step was computed first": [
+            [6.0, 6.0],
+            [1.5, 2.5],
+            [1.375, -2.375],
+        ],
+        "all rows are one tensor that was changed in place (+=, *=): make a new one in each step": [
+            [1.375, -2.375]
+        ]
+        * 3,
+        "the last row is left out: its advantage is its delta": [[1.0, -2.75], [0.0, 1.0], [0.0, 0.0]],
+        "the first row is left out": [[0.0, 0.0], [1.5, 2.5], [6.0, 6.0]],
+        "V(s_t) was added again: that is the value's target, expected the advantage": [
+            [2.375, 0.625],
+            [3.5, 2.5],
+            [6.0, 8.0],
+        ],
+        "V(s_{t+1}) is the column next_values, expected no look at the next row of values": [
+            [1.25, -2.375],
+            [1.0, 2.5],
+            [4.0, 6.0],
+        ],
         "delta is r + gamma V(s') without - V(s)": [[2.875, 0.75], [3.5, 3.0], [6.0, 8.0]],
         "V(s_{t+1}) is not discounted": [[2.5, -2.125], [2.0, 3.5], [8.0, 6.0]],
     },
@@ -172,7 +198,14 @@ advantages = check_shape(
     generalized_advantages(rewards, values, next_values, terminated, truncated, 1.0, 1.0),
     (3, 3),
 )
-check_close("advantages where nothing ends, all surprises are 11", advantages[:, 0], [33.0, 22.0, 11.0])
+check_close(
+    "advantages where nothing ends, all surprises are 11",
+    advantages[:, 0],
+    [33.0, 22.0, 11.0],
+    mistakes={
+        "an end in another environment has cut it: use a mask [N], not an if": [22.0, 11.0, 11.0],
+    },
+)
 check_close(
     "advantages where the second step terminated",
     advantages[:, 1],
@@ -287,7 +320,8 @@ plt.show()
 # 0.5$; (c) $A = -1, r = 1.5$; (d) $A = -1, r = 0.5$.
 #
 # **Write `clipped_objective`.** `log_ratio` and `advantages` are `[B]`, `clip` is $\epsilon$. Return `[B]`, one
-# number for each row, to be maximised. (Averaging, and the minus sign of a loss, come later.)
+# number for each row, to be maximised. (Averaging, and the minus sign of a loss, come later.) PPO differentiates it
+# with respect to `log_ratio`, which stays as it is.
 
 # %% kind="solution" of="clipped-objective" ref="ppo:clipped_objective"
 # TODO: the ratio from its logarithm; both products; the smaller one
@@ -304,15 +338,28 @@ plt.show()
 # stuck where it went wrong.
 # </details>
 
+
+# %% kind="given"
+def objective_slopes(log_ratio: Tensor, advantages: Tensor, clip: float) -> Tensor:
+    """The slope of your objective in each row, by differentiation; zeros where there is no way back."""
+    leaf = torch.as_tensor(log_ratio).float().clone().requires_grad_()
+    objective = clipped_objective(leaf, torch.as_tensor(advantages).float(), clip)
+    if not (torch.is_tensor(objective) and objective.requires_grad):
+        return torch.zeros_like(leaf)
+    return torch.autograd.grad(objective.sum(), leaf)[0]
+
+
 # %% kind="test" of="clipped-objective" points=2
 ratios = torch.tensor([0.5, 0.9, 1.0, 1.1, 1.5]).repeat(2)  # [B]
 advantages = torch.tensor([2.0] * 5 + [-2.0] * 5)
+given = ratios.log()
 result = check_shape(
     "clipped_objective",
-    clipped_objective(ratios.log(), advantages, 0.2),
+    clipped_objective(given, advantages, 0.2),
     (10,),
     {(): "one number for each row"},
 )
+check_true(torch.equal(given, ratios.log()), "the caller's log_ratio has changed: use exp, not exp_")
 clipped = ratios.clamp(0.8, 1.2) * advantages
 log_clipped = ratios.log().clamp(-0.2, 0.2).exp() * advantages
 check_close(
@@ -323,6 +370,19 @@ check_close(
         "nothing is clipped": ratios * advantages,
         "the min is missing: a policy that went the wrong way can't turn back": clipped,
         "it is the maximum, expected the minimum": torch.maximum(ratios * advantages, clipped),
+        "the min is taken of the ratios, expected of the products with A": ratios.clamp(max=1.2) * advantages,
+        "the ratio is clipped from above only": torch.minimum(
+            ratios * advantages, ratios.clamp(max=1.2) * advantages
+        ),
+        "the product is clipped, expected the ratio": torch.minimum(
+            ratios * advantages, (ratios * advantages).clamp(0.8, 1.2)
+        ),
+        "the limits are 1 - clip and 1 + clip": torch.minimum(
+            ratios * advantages, ratios.clamp(-0.2, 0.2) * advantages
+        ),
+        "the ratio is upside down, expected the new policy's over the old one's": torch.minimum(
+            advantages / ratios, (1 / ratios).clamp(0.8, 1.2) * advantages
+        ),
         "log_ratio is used as the ratio: take exp": torch.minimum(
             ratios.log() * advantages, ratios.log().clamp(0.8, 1.2) * advantages
         ),
@@ -359,6 +419,15 @@ for (advantage, ratio), is_flat in flat.items():
             abs(slope) > 0.1, f"the slope for A = {advantage:g}, r = {ratio:g} is 0: there is no way back"
         )
         check_close(f"the slope for A = {advantage:g}, r = {ratio:g}", slope, advantage * ratio, rtol=0.01)
+kept, ratio = torch.tensor([1.0, -1.0]), torch.tensor([0.5, 1.5])  # (b) and (c)
+check_close(
+    "the gradient with respect to log_ratio, for (b) and (c)",
+    objective_slopes(ratio.log(), kept, 0.2),
+    [0.5, -1.5],
+    mistakes={
+        "no gradient gets there (item, tolist, detach cut it off): PPO would learn nothing": [0.0, 0.0]
+    },
+)
 ### BEGIN HIDDEN TESTS
 generator = torch.Generator().manual_seed(0)
 log_ratio, advantages = torch.randn(2, 200, generator=generator)
@@ -515,31 +584,38 @@ def toy_errors_by_age(
 # </details>
 
 # %% kind="test" of="model-loss" points=2
-means = torch.tensor([[[1.0, 10.0], [0.0, 0.0]], [[3.0, 30.0], [0.0, 0.0]]])  # [E, N, D]
-next_obs = torch.tensor([[1.0, 10.0], [4.0, 0.0]])  # [N, D]
+means = torch.tensor(  # [E, N, D], 2 members and 3 transitions
+    [[[1.0, 10.0], [0.0, 0.0], [2.0, 0.0]], [[3.0, 30.0], [0.0, 0.0], [4.0, 0.0]]]
+)
+next_obs = torch.tensor([[1.0, 10.0], [4.0, 0.0], [2.0, 20.0]])  # [N, D]
 scale = torch.tensor([1.0, 20.0])
 loss = model_loss(means, next_obs, scale)
 check_shape(
     "model_loss",
     loss,
-    (2,),
+    (3,),
     {
-        (2, 2): "a number for each transition, [N]: average over the dimensions",
+        (3, 2): "a number for each transition, [N]: average over the dimensions",
+        (2,): "a number for each transition, [N]: average over the dimensions, the last axis",
+        (2, 3): "a number for each transition, [N]: average over the members",
         (): "a number for each transition, [N]",
     },
 )
+error = (means.mean(dim=0) - next_obs) / scale
 check_close(
     "model_loss",
     loss,
-    [0.625, 8.0],
+    [0.625, 8.0, 1.0],
     mistakes={
-        "scale has no effect": [50.5, 8.0],
-        "it is the mean of the members' errors, expected the error of their mean": [1.25, 8.0],
-        "it is summed over the dimensions, expected their mean": [1.25, 16.0],
-        "scale is a standard deviation, used as a variance": [3.0, 8.0],
-        "the error is not squared": [0.75, 2.0],
-        "it is the root": [0.625**0.5, 8.0**0.5],
-        "scale is multiplied with, expected divided by": [20000.5, 8.0],
+        "scale has no effect": (error * scale).square().mean(dim=-1),
+        "it is the mean of the members' errors, expected the error of their mean": [1.25, 8.0, 1.5],
+        "only the first member is asked": ((means[0] - next_obs) / scale).square().mean(dim=-1),
+        "it is summed over the dimensions, expected their mean": [1.25, 16.0, 2.0],
+        "scale is a standard deviation, used as a variance": (error * scale.sqrt()).square().mean(dim=-1),
+        "the error is not squared": error.abs().mean(dim=-1),
+        "square first, then average: errors of opposite sign cancel": error.mean(dim=-1).square(),
+        "it is the root": error.square().mean(dim=-1).sqrt(),
+        "scale is multiplied with, expected divided by": (error * scale**2).square().mean(dim=-1),
     },
 )
 ### BEGIN HIDDEN TESTS
@@ -567,7 +643,11 @@ check_shape(
     "errors_by_age",
     errors,
     (3,),
-    {(6,): "the mean in each group, [G]", (2,): "as many groups as num_groups says, not groups of that size"},
+    {
+        (6,): "the mean in each group, [G]",
+        (3, 2): "the mean in each group, [G]",
+        (2,): "as many groups as num_groups says, not groups of that size",
+    },
 )
 check_close(
     "errors_by_age",
@@ -586,13 +666,26 @@ check_close(
 )
 ### BEGIN HIDDEN TESTS
 generator = torch.Generator().manual_seed(1)
-action, next_obs = torch.randn(11, 1, generator=generator), torch.randn(11, 3, generator=generator)
+action, next_obs = torch.randn(10, 1, generator=generator), torch.randn(10, 3, generator=generator)
 scale = [0.5, 1.0, 4.0, 100.0]  # the last one is a reward's
 gain = (2.0 - 1.0) / 2  # of the mean of the elites
 loss = (((gain * action - next_obs) / torch.tensor(scale[:3])) ** 2).mean(dim=1)
-expected = [loss[0:3].mean(), loss[3:6].mean(), loss[6:9].mean(), loss[9:11].mean()]
+expected = [loss[0:3].mean(), loss[3:6].mean(), loss[6:8].mean(), loss[8:10].mean()]
 result = toy_errors_by_age([2.0, 50.0, -1.0], [2, 0], scale, action, next_obs, 4)
-check_close("errors_by_age of 11 transitions in 4 groups", result, torch.stack(expected))
+check_close(
+    "errors_by_age of 10 transitions in 4 groups",
+    result,
+    torch.stack(expected),
+    mistakes={
+        "chunk makes groups of 3, 3, 3 and 1, expected 3, 3, 2 and 2": torch.stack(
+            [group.mean() for group in loss.chunk(4)]
+        ),
+        "groups of 2, 3, 2 and 3, expected 3, 3, 2 and 2": torch.stack(
+            [loss[10 * g // 4 : 10 * (g + 1) // 4].mean() for g in range(4)]
+        ),
+        "what is left over at the end is left out": loss[:8].reshape(4, 2).mean(dim=1),
+    },
+)
 result = toy_errors_by_age([2.0, 50.0, -1.0], [2, 0], scale, action, next_obs, 1)
 check_close("errors_by_age of one group", result, loss.mean()[None])
 ### END HIDDEN TESTS
@@ -729,8 +822,11 @@ def step(obs, action):
 
 
 start = torch.tensor([[0.0, 0.0], [1.0, 0.0], [5.0, 7.0]])  # [N, D]
-rollouts = imagined_rollouts(act, step, start, 4)
-check_true(rollouts is not None and len(rollouts) == 7, "expected ImaginedRollouts, seven columns")
+given = start.clone()
+rollouts = imagined_rollouts(act, step, given, 4)
+check_true(torch.equal(given, start), "the caller's obs has changed: make new tensors, not obs[...] = ...")
+check_true(rollouts is not None, "imagined_rollouts returned None: is a `return` missing?")
+check_true(len(rollouts) == 7 and hasattr(rollouts, "obs"), "expected ImaginedRollouts, seven columns")
 check_true(len(asked) == 4, f"act was called {len(asked)} times with a horizon of 4, expected 4")
 times = torch.arange(4.0)[:, None, None]  # [H, 1, 1]
 states = start + times * torch.tensor([1.0, 10.0])  # [H, N, D]
@@ -745,7 +841,15 @@ check_close(
 )
 check_close("next_obs", rollouts.next_obs, states + torch.tensor([1.0, 10.0]))
 check_close("action", as_tensor("action", rollouts.action).double(), (states[..., 0] > 1.5).double())
-check_close("log_prob", rollouts.log_prob, -states[..., 0], hint="the policy's, in the state before the step")
+check_close(
+    "log_prob",
+    rollouts.log_prob,
+    -states[..., 0],
+    mistakes={
+        "it is the reward; mind the order of the columns": (states[..., 0] + 1) * 100 + (states[..., 0] > 1.5)
+    },
+    hint="the policy's, in the state before the step",
+)
 check_close("reward", rollouts.reward, (states[..., 0] + 1) * 100 + (states[..., 0] > 1.5).double())
 check_true(as_tensor("valid", rollouts.valid).bool().all(), "nothing ends here: all steps are valid")
 ### BEGIN HIDDEN TESTS
@@ -760,9 +864,9 @@ print("Right: the policy walks through the model.")
 
 # %% kind="test" of="imagined-rollouts" points=2
 falls_at = torch.tensor(
-    [99.0, 3.0, 99.0, 99.0, 1.0]
-)  # obs[0] counts steps: rollout 1 ends at 3, rollout 4 at 1
-rows, calls = torch.arange(5), []
+    [99.0, 3.0, 99.0, 99.0, 1.0, 99.0]
+)  # obs[0] counts steps: rollout 1 ends at 3, 4 at 1
+rows, calls = torch.arange(6), []
 
 
 def act(obs):
@@ -772,20 +876,24 @@ def act(obs):
 
 def step(obs, action):
     calls.append(len(obs))
+    check_true(
+        calls[-1] == 6, f"step was given {calls[-1]} rows, expected all 6, also if some rollouts are over"
+    )
     next_obs = torch.as_tensor(obs).float() + torch.tensor([1.0, 0.0])
-    count = next_obs[:, 0]
+    count = next_obs[:, 0].clone()
     trusted = ~(
         (rows == 2) & (len(calls) == 3)
     )  # rollout 2 can't be trusted at its third step, later it could
     broken = (rows == 3) & (len(calls) == 2)  # rollout 3 breaks down at its second step
     reward = torch.where(broken, torch.nan, 10.0 + count)
-    return torch.where(broken[:, None], torch.nan, next_obs), reward, count >= falls_at, trusted
+    next_obs[broken] = torch.nan
+    next_obs[(rows == 5) & (len(calls) == 2), 1] = torch.nan  # rollout 5, too, but in one dimension only
+    return next_obs, reward, count >= falls_at, trusted
 
 
-start = torch.stack([torch.zeros(5), torch.arange(5.0)], dim=1)  # [N, 2]
+start = torch.stack([torch.zeros(6), torch.arange(6.0)], dim=1)  # [N, 2]
 rollouts = imagined_rollouts(act, step, start, 5)
-valid = as_tensor("valid", rollouts.valid).long()
-lengths = valid.sum(dim=0)
+valid = check_shape("valid", rollouts.valid, (5, 6)).long()
 check_close("valid of the rollout in which nothing happens", valid[:, 0], [1, 1, 1, 1, 1])
 check_close(
     "valid of the rollout that terminates at its third step",
@@ -815,13 +923,19 @@ check_close(
         "it went on after NaN: a rollout that is over stays over": [1, 0, 1, 1, 1],
     },
 )
+check_close(
+    "valid of the rollout with NaN in one dimension of its second step",
+    valid[:, 5],
+    [1, 0, 0, 0, 0],
+    mistakes={"one finite dimension is enough for it; they all have to be (dim=-1)": [1, 1, 1, 1, 1]},
+)
 ended = as_tensor("terminated", rollouts.terminated).long()
 check_close("terminated of the rollout that ends at its third step", ended[:, 1], [0, 0, 1, 0, 0])
 ### BEGIN HIDDEN TESTS
 check_close("valid of the rollout that ends at once", valid[:, 4], [1, 0, 0, 0, 0])
 check_close("terminated of the rollout that ends at once", ended[:, 4], [1, 0, 0, 0, 0])
-check_close("terminated of the others", ended[:, [0, 2, 3]], torch.zeros(5, 3))
-reward = 11.0 + torch.arange(5.0)[:, None].expand(5, 5)
+check_close("terminated of the others", ended[:, [0, 2, 3, 5]], torch.zeros(5, 4))
+reward = 11.0 + torch.arange(5.0)[:, None].expand(5, 6)
 check_close(
     "reward", rollouts.reward, torch.where(valid.bool(), reward, 0.0), hint="0 in steps that are not valid"
 )
@@ -839,14 +953,31 @@ check_close("obs, each after its next_obs", obs[1:], next_obs[:-1])
 
 def infinite(obs, action):
     obs = torch.as_tensor(obs).float()
-    yes = torch.ones(5, dtype=torch.bool)
+    yes = torch.ones(6, dtype=torch.bool)
     return obs + 1, torch.where(obs[:, 1] == 1, torch.inf, 1.0), yes & (obs[:, 1] == 1), yes
 
 
 rollouts = imagined_rollouts(act, infinite, start, 2)
-check_close("valid where a reward is infinite", as_tensor("valid", rollouts.valid)[:, 1].long(), [0, 0])
+check_close(
+    "valid where a reward is infinite",
+    as_tensor("valid", rollouts.valid)[:, 1].long(),
+    [0, 0],
+    hint="infinity is not finite, either",
+)
 ended = as_tensor("terminated", rollouts.terminated)[:, 1].long()
 check_close("terminated in a step that is not valid", ended, [0, 0])
+
+
+def all_fall(obs, action):
+    obs = torch.as_tensor(obs).float()
+    yes = torch.ones(6, dtype=torch.bool)
+    return obs + 1, obs[:, 0], yes, yes
+
+
+rollouts = imagined_rollouts(act, all_fall, start, 3)
+check_shape(
+    "valid where all rollouts are over at once", rollouts.valid, (3, 6), "H rows, also if all are over"
+)
 ### END HIDDEN TESTS
 print("Right: every rollout ends where it should.")
 
@@ -859,7 +990,10 @@ check_close(
     "cut_short of a rollout that is valid to the last step",
     cut[:, 0],
     [0, 0, 0, 1],
-    mistakes={"the horizon cuts it short: the value of its last state still counts": [0, 0, 0, 0]},
+    mistakes={
+        "the horizon cuts it short: the value of its last state still counts": [0, 0, 0, 0],
+        "every valid step is marked, expected the last one": [1, 1, 1, 1],
+    },
 )
 check_close(
     "cut_short of a rollout that was given up after three steps",
@@ -868,6 +1002,7 @@ check_close(
     mistakes={
         "it is the first step that is not valid, expected the last one that is": [0, 0, 0, 1],
         "only the horizon is looked at": [0, 0, 0, 0],
+        "a step that is not valid is marked, too": [0, 0, 1, 1],
     },
 )
 check_close(
@@ -877,7 +1012,8 @@ check_close(
     mistakes={"it terminated, and was not cut short": [0, 1, 0, 0]},
 )
 ### BEGIN HIDDEN TESTS
-check_close("cut_short of a rollout without a valid step", cut[:, 3], [0, 0, 0, 0])
+hint = "without a valid step there is nothing to cut short; an index of -1 is the last row"
+check_close("cut_short of a rollout without a valid step", cut[:, 3], [0, 0, 0, 0], hint=hint)
 one = torch.tensor([[1, 1, 0]]).bool()  # [1, N]
 cut = as_tensor("cut_short", cut_short(torch.tensor([[0, 1, 0]]).bool(), one)).long()
 check_close("cut_short with a horizon of 1", cut, [[1, 0, 0]])
@@ -956,6 +1092,7 @@ plt.show()
 #
 # - `means [E, N, D]` are the next states that the members predict, `scale [D]` is $\sigma$. Return $u$, `[N]`. The
 #   variance over members divides by $E$, as in week 4, so that a single member has none.
+#   The caller's `means` stay as they are.
 # - `uncertainty_gate(variance [N], tau)` returns bool `[N]`: True where $u \le \tau$. $\tau$ may be infinite: then
 #   everything passes but NaN.
 
@@ -987,13 +1124,16 @@ means = torch.tensor(  # [E, N, D]
     ]
 )
 scale = torch.tensor([1.0, 10.0])
-variance = epistemic_variance(means, scale)
+given = means.clone()
+variance = epistemic_variance(given, scale)
+check_true(torch.equal(given, means), "the caller's means have changed: means / scale, not means /= scale")
 check_shape(
     "epistemic_variance",
     variance,
     (3,),
     {
         (3, 2): "one number for each prediction: average over the dimensions",
+        (2,): "one number for each prediction: average over the dimensions, the last axis",
         (): "one number for each prediction, [N]",
     },
 )
@@ -1006,6 +1146,11 @@ check_close(
         "it is divided by E - 1, expected E": [6.0, 0.0, 1.5],
         "it is summed over the dimensions, expected their mean": [8.0, 0.0, 2.0],
         "it is the standard deviation": [(2**0.5 + 6**0.5) / 2, 0.0, 2**0.5 / 2],
+        "it is the root, expected the variance": [2.0, 0.0, 1.0],
+        "scale is multiplied with, expected divided by": [30001.0, 0.0, 10000.0],
+        "the variance is over the states, expected over the members": (means / scale)
+        .var(dim=1, correction=0)
+        .mean(dim=-1),
         "the variance is divided by scale, expected by its square": [31.0, 0.0, 10.0],
         "it is the largest dimension's, expected their mean": [6.0, 0.0, 2.0],
     },
@@ -1026,7 +1171,8 @@ print("Right: the members' disagreement, in comparable units.")
 # %% kind="test" of="gate" points=2
 nan = float("nan")
 variance = torch.tensor([0.0, 0.0625, 0.125, 0.25, math.inf, nan])
-passed = as_tensor("uncertainty_gate", uncertainty_gate(variance, 0.125)).long()
+answers = {(3,): "an answer for each: True or False", (): "an answer for each"}
+passed = check_shape("uncertainty_gate", uncertainty_gate(variance, 0.125), (6,), answers).long()
 check_close(
     "uncertainty_gate of 0, 0.0625, 0.125, 0.25, infinity and NaN with tau = 0.125",
     passed,
@@ -1203,7 +1349,7 @@ def watched_run(num_iterations: int, learned_end: bool = False, **settings: Any)
         agent.iterate()
     if config.use_model and len(agent.buffer):
         watch(agent.ppo, "make_batch", on_make)
-        before = agent.ppo.counters.imagined_steps
+        before = int(agent.ppo.counters.imagined_steps)
         agent.imagine()
         seen["counted"] = agent.ppo.counters.imagined_steps - before
         seen["calls"] = seen["calls"][:-2]
@@ -1265,7 +1411,8 @@ check_true(
 )
 ### BEGIN HIDDEN TESTS
 check_true(
-    [epochs for _, epochs in run["fits"]] == [2, 2], "the model is fitted for config.model_epochs epochs"
+    [epochs for _, epochs in run["fits"]] == [2, 2],
+    "max_epochs: the model is fitted for config.model_epochs epochs",
 )
 check_true(run["counters"]["model_updates"] == run["updates"], "model_updates: the sum of all num_updates")
 check_true(not torch.equal(run["batches"][0], run["batches"][1]), "both imagined updates use the same batch")
@@ -1284,16 +1431,26 @@ check_true(ended["end_fits"] == [16, 32], "learned_end is fitted to the same dat
 print("Right: act, learn, remember, fit, imagine, learn.")
 
 # %% kind="test" of="dyna-ppo" points=2
-LARGER = {"num_steps": 32, "model_epochs": 20, "imag_rollouts": 40, "imag_horizon": 12}
+LARGER = {"num_steps": 32, "model_epochs": 20, "imag_rollouts": 100, "imag_horizon": 12}
 run = watched_run(3, **LARGER)
 check_true("made" in run, "imagine did not call self.ppo.make_batch")
 made = run["made"]
 check_shape(
-    "the obs given to make_batch", made["obs"], (12, 40, 4), "[H, N, D], imag_horizon and imag_rollouts"
+    "the obs given to make_batch", made["obs"], (12, 100, 4), "[H, N, D], imag_horizon and imag_rollouts"
 )
 distance = torch.cdist(made["obs"][0], run["stored"]).amin(dim=1)
-check_close("the distance of each start to the nearest real state", distance, torch.zeros(40), atol=1e-3)
+check_close(
+    "the distance of each start to the nearest real state",
+    distance,
+    torch.zeros(100),
+    atol=1e-3,
+    hint="rollouts start where the agent has acted, in obs; nothing follows an end",
+)
 valid, terminated, truncated = made["valid"].bool(), made["terminated"].bool(), made["truncated"].bool()
+check_true(
+    not (valid[1:] & ~valid[:-1]).any(),
+    "a step is valid after one that is not: make_batch takes ..., terminated, truncated, valid, in this order",
+)
 check_true(terminated.any(), "no imagined rollout terminated, in 12 steps of a policy that knows nothing")
 number = int(valid.sum())
 check_true(
@@ -1421,7 +1578,14 @@ plans = torch.tensor([[1.0, 1.0, 1.0], [-2.0, 0.0, 0.0], [0.0, 0.0, 0.0], [4.0, 
 ]  # [N, H, A]
 scores = worst_case_scores(step, 3, torch.zeros(1), plans)
 check_shape(
-    "worst_case_scores", scores, (4,), {(3,): "one score for each plan, the smallest over the members"}
+    "worst_case_scores",
+    scores,
+    (4,),
+    {
+        (3,): "one score for each plan, the smallest over the members",
+        (): "one score for each plan, the smallest over the members",
+        (2, 4): "min(dim=0) is a pair, values and indices; amin(dim=0) is the values alone",
+    },
 )
 check_close(
     "worst_case_scores of pushing by 1 three times; of one push by -2; of doing nothing",
@@ -1476,7 +1640,8 @@ def step(obs, action):  # two members, three plans; plan 1 breaks in member 1, p
 plans = torch.zeros(3, 2, 1)
 for value in (math.nan, math.inf, -math.inf):
     broken["value"] = value
-    scores = worst_case_scores(step, 2, torch.zeros(1), plans)
+    scores = check_shape("worst_case_scores", worst_case_scores(step, 2, torch.zeros(1), plans), (3,))
+    low = float(scores[1])
     check_close(
         f"worst_case_scores where plan 1 earns {value} in one member",
         scores,
@@ -1484,6 +1649,11 @@ for value in (math.nan, math.inf, -math.inf):
         mistakes={
             "NaN is passed on, expected minus infinity": [2.0, math.nan, -8.0],
             "the broken member is left out; a plan that breaks a member never wins": [2.0, 10.0, -8.0],
+            "it is a very low number, expected minus infinity": [
+                2.0,
+                low if -math.inf < low < -100 else 0.0,
+                -8.0,
+            ],
         },
     )
 

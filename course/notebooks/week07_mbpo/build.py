@@ -122,19 +122,28 @@ from mbrl_course.prioritized import PrioritizedReplayBuffer
 generator = torch.Generator().manual_seed(0)
 u, mean, log_std = torch.randn(3, 6, 2, generator=generator)  # [N, A] each
 log_std = 0.5 * log_std
-result = squash(u, mean, log_std)
+given = u.clone(), mean.clone(), log_std.clone()
+result = squash(*given)
 check_true(
     result is not None and len(result) == 2, "squash returns two things: actions and log-probabilities"
 )
+same = all(torch.equal(x, y) for x, y in zip(given, (u, mean, log_std), strict=True))
+check_true(same, "an argument has changed: use tanh and exp, which make new tensors, not tanh_ or exp_")
+check_shape("the actions", result[0], (6, 2), {(6,): "actions come first, then their log-probabilities"})
 action = check_close("the actions", result[0], torch.tanh(u), mistakes={"they are not squashed": u})
 check_shape(
     "the log-probabilities",
     result[1],
     (6,),
-    {(6, 2): "sum over the dimensions of the action", (): "one each"},
+    {
+        (6, 2): "sum over the dimensions of the action",
+        (): "one each",
+        (2,): "sum over the last axis, not over N",
+    },
 )
 normal = torch.distributions.Normal(mean, log_std.exp())
 gauss, slope = normal.log_prob(u), torch.log(1 - torch.tanh(u) ** 2)
+z = (u - mean) / log_std.exp()
 check_close(
     "the log-probabilities",
     result[1],
@@ -149,6 +158,13 @@ check_close(
             torch.distributions.Normal(mean, log_std.abs()).log_prob(u) - slope
         ).sum(dim=-1),
         "the Gaussian lacks its - log_std": (gauss + log_std - slope).sum(dim=-1),
+        "the Gaussian has + log_std, expected - log_std": (gauss + 2 * log_std - slope).sum(dim=-1),
+        "z is divided by the variance, expected by sigma": (
+            gauss + (z**2 - (z / log_std.exp()) ** 2) / 2 - slope
+        ).sum(dim=-1),
+        "the Gaussian lacks the factor 1/2 before z squared": (gauss - z**2 / 2 - slope).sum(dim=-1),
+        "the slope lacks the factor 2 of its form with softplus": (gauss - slope / 2).sum(dim=-1),
+        "the slope has softplus(2u), expected softplus(-2u)": (gauss - slope + 4 * u).sum(dim=-1),
         "the Gaussian lacks its - log(2 pi) / 2": (gauss - slope).sum(dim=-1) + math.log(2 * math.pi),
         "it is the mean over the dimensions, expected the sum": (gauss - slope).mean(dim=-1),
     },
@@ -258,7 +274,8 @@ plt.show()
 #
 # **Write the four functions.** Shapes are in the docstrings. `critic_loss` has one more argument for week 4's
 # prioritized replay: with `weights` $w_b$, the squared error of row $b$ counts $w_b$ times, and the mean still
-# divides by $B$.
+# divides by $B$. The losses are scalar tensors that can be differentiated: `critic_loss` with respect to `q`,
+# `actor_loss` to `q` and `log_prob`, `temperature_loss` to `log_temperature` alone.
 
 # %% kind="solution" of="sac-losses" ref="sac:critic_target,critic_loss,actor_loss,temperature_loss"
 # critic_target:
@@ -277,6 +294,11 @@ plt.show()
 # `terminated` is a bool tensor. `~terminated` is its opposite, and may be multiplied with a float tensor; `1 -
 # terminated` is an error in PyTorch.
 # </details>
+# <details><summary>Hint: the smaller critic</summary>
+#
+# `q.amin(dim=0)` is the smaller value in each column, `[B]`. `q.min(dim=0)` is a pair, values and indices;
+# `q.min()` is one number for the whole batch.
+# </details>
 # <details><summary>Hint: no gradient</summary>
 #
 # `log_prob.detach()` is the same numbers, without the way back.
@@ -294,9 +316,24 @@ def loss_slopes(log_temperature: float, log_prob: Tensor, target_entropy: float)
     """The gradients of your temperature's loss: with respect to log alpha, and to each log-probability."""
     log_alpha = torch.tensor(float(log_temperature), requires_grad=True)
     leaf = torch.as_tensor(log_prob).float().clone().requires_grad_()
-    loss = temperature_loss(log_alpha, leaf, target_entropy)
-    slopes = torch.autograd.grad(loss, (log_alpha, leaf), allow_unused=True)
-    return slopes[0], torch.zeros_like(leaf) if slopes[1] is None else slopes[1]
+    slopes = _slopes(temperature_loss(log_alpha, leaf, target_entropy), log_alpha, leaf)
+    return slopes[0], slopes[1]
+
+
+def critic_and_actor_slopes(q: Tensor, target: Tensor, log_prob: Tensor) -> dict[str, Tensor]:
+    """The gradients of your critics' and your actor's loss, the latter with alpha = 0.5."""
+    values, logs = (torch.as_tensor(x).float().clone().requires_grad_() for x in (q, log_prob))
+    critic = _slopes(critic_loss(values, torch.as_tensor(target).float()), values)
+    actor = _slopes(actor_loss(values, logs, 0.5), values, logs)
+    return {"critic": critic[0], "actor, q": actor[0], "actor, log_prob": actor[1]}
+
+
+def _slopes(loss: Any, *leaves: Tensor) -> list[Tensor]:
+    """The gradients of a loss; zeros where there is no way back."""
+    if not (torch.is_tensor(loss) and loss.requires_grad):
+        return [torch.zeros_like(leaf) for leaf in leaves]
+    slopes = torch.autograd.grad(loss.sum(), leaves, allow_unused=True)
+    return [torch.zeros_like(a) if b is None else b for a, b in zip(leaves, slopes, strict=True)]
 
 
 # %% kind="test" of="sac-losses" points=3
@@ -304,7 +341,11 @@ reward = torch.tensor([1.0, 2.0, 3.0])
 ended = torch.tensor([False, True, False])
 next_q = torch.tensor([[10.0, 20.0, 5.0], [8.0, 30.0, 6.0]])  # [2, B]
 log_prob = torch.tensor([-2.0, 4.0, 3.0])
-target = critic_target(reward, ended, next_q, log_prob, 0.5, 0.9)
+given = reward.clone()
+target = critic_target(given, ended, next_q, log_prob, 0.5, 0.9)
+check_true(
+    torch.equal(given, reward), "the caller's reward has changed: make a new tensor, not reward += ..."
+)
 going = torch.tensor([1.0, 0.0, 1.0])
 low = torch.tensor([8.0, 20.0, 5.0])
 check_shape(
@@ -317,10 +358,19 @@ check_close(
     mistakes={
         "the larger critic is believed": reward + 0.9 * going * (next_q.amax(dim=0) - 0.5 * log_prob),
         "the mean of the critics is believed": reward + 0.9 * going * (next_q.mean(dim=0) - 0.5 * log_prob),
+        "the first critic is believed, expected the smaller one": reward
+        + 0.9 * going * (next_q[0] - 0.5 * log_prob),
+        "min() is the smallest value of the whole batch; expected one for each row, over dim 0": reward
+        + 0.9 * going * (5.0 - 0.5 * log_prob),
         "the entropy is missing": reward + 0.9 * going * low,
+        "the entropy is part of the next state's value: gamma discounts it, too": reward
+        + going * (0.9 * low - 0.5 * log_prob),
         "entropy is - log_prob: it lowers the value here": reward + 0.9 * going * (low + 0.5 * log_prob),
         "terminated is ignored: nothing follows an end": reward + 0.9 * (low - 0.5 * log_prob),
         "after an end the entropy still counts": reward + 0.9 * (going * low - 0.5 * log_prob),
+        "after an end the entropy still counts, and it is not discounted": reward
+        + 0.9 * going * low
+        - 0.5 * log_prob,
         "terminated is upside down": reward + 0.9 * (1 - going) * (low - 0.5 * log_prob),
         "gamma is missing": reward + going * (low - 0.5 * log_prob),
         "the reward is masked as well, but it has been earned": going
@@ -344,42 +394,79 @@ check_close("critic_target of 40", critic_target(r, d, q, p, 1.0, 0.99), r + 0.9
 print("Right: reward, and what follows.")
 
 # %% kind="test" of="sac-losses" points=3
-q = torch.tensor([[1.0, 4.0], [3.0, 2.0]])  # [2, B]
-target = torch.tensor([2.0, 0.0])
+q = torch.tensor([[1.0, 4.0, 3.0], [3.0, 2.0, 7.0]])  # [2, B]
+target = torch.tensor([2.0, 0.0, 3.0])
+squared = (q - target) ** 2  # [[1, 16, 0], [1, 4, 16]]
+each = {(3,): "it is one number: mean over the batch", (2,): "it is one number: the sum over the critics"}
+loss = critic_loss(q, target)
+check_shape("critic_loss", loss, (), each)
 check_close(
     "critic_loss",
-    critic_loss(q, target),
-    (1 + 16) / 2 + (1 + 4) / 2,
+    loss,
+    17 / 3 + 21 / 3,
     mistakes={
-        "it is the mean over the critics, expected their sum": 11 / 2,
-        "it is the sum over the batch, expected the mean": 22.0,
-        "only the smaller critic learns; both shall": (1 + 4) / 2,
-        "errors are not squared": (1 + 4) / 2 + (1 + 2) / 2 + 0.0,
+        "it is half of that: expected the sum over the two critics, and no factor 1/2": 38 / 6,
+        "it is the sum over the batch, expected the mean": 38.0,
+        "the mean is over the critics and the sum over the batch: the other way round": 38 / 2,
+        "only the smaller critic learns; both shall": (1 + 4 + 0) / 3,
+        "errors are not squared": (q - target).abs().sum() / 3,
+        "errors are not squared: too high and too low cancel": (q - target).sum() / 3,
     },
 )
+weights = torch.tensor([2.0, 0.5, 1.0])
 check_close(
-    "critic_loss with the weights 2 and 0.5",
-    critic_loss(q, target, torch.tensor([2.0, 0.5])),
-    (2 + 8) / 2 + (2 + 2) / 2,
+    "critic_loss with the weights 2, 0.5 and 1",
+    critic_loss(q, target, weights),
+    (2 + 8 + 0) / 3 + (2 + 2 + 16) / 3,
     mistakes={
-        "weights have no effect": 11.0,
-        "it is divided by the sum of the weights, expected by B": (10 + 4) / 2.5,
-        "the weights are squared with the error": (4 * 1 + 0.25 * 16) / 2 + (4 * 1 + 0.25 * 4) / 2,
+        "weights have no effect": 38 / 3,
+        "it is divided by the sum of the weights, expected by B": 30 / 3.5,
+        "the weights are squared with the error": (squared * weights**2).sum() / 3,
+        "each row has a weight of its own: multiply before the mean": 38 / 3 * 3.5 / 3,
     },
 )
-log_prob = torch.tensor([-1.0, 2.0])
+log_prob = torch.tensor([-1.0, 2.0, 10.0])
+loss = actor_loss(q, log_prob, 0.5)
+check_shape("actor_loss", loss, (), {(3,): "it is one number: mean over the batch"})
 check_close(
     "actor_loss",
-    actor_loss(q, log_prob, 0.5),
-    ((-0.5 - 1) + (1 - 2)) / 2,
+    loss,
+    (0.5 * log_prob - q.amin(dim=0)).mean(),
     mistakes={
-        "the actor would run away from value and entropy: the sign is wrong": ((0.5 + 1) + (-1 + 2)) / 2,
-        "the larger critic is believed": ((-0.5 - 3) + (1 - 4)) / 2,
-        "the mean of the critics is believed": ((-0.5 - 2) + (1 - 3)) / 2,
-        "the temperature is missing": ((-1 - 1) + (2 - 2)) / 2,
-        "the entropy has the wrong sign": ((0.5 - 1) + (-1 - 2)) / 2,
-        "it is the sum over the batch, expected the mean": -2.5,
+        "the actor would run away from value and entropy: the sign is wrong": (
+            q.amin(dim=0) - 0.5 * log_prob
+        ).mean(),
+        "the larger critic is believed": (0.5 * log_prob - q.amax(dim=0)).mean(),
+        "the mean of the critics is believed": (0.5 * log_prob - q.mean(dim=0)).mean(),
+        "the first critic is believed, expected the smaller one": (0.5 * log_prob - q[0]).mean(),
+        "min() is the smallest value of the whole batch; expected one for each row, over dim 0": (
+            0.5 * log_prob - 1
+        ).mean(),
+        "the temperature is missing": (log_prob - q.amin(dim=0)).mean(),
+        "the entropy has the wrong sign": (-0.5 * log_prob - q.amin(dim=0)).mean(),
+        "the entropy is missing": -q.amin(dim=0).mean(),
+        "it is the sum over the batch, expected the mean": (0.5 * log_prob - q.amin(dim=0)).sum(),
     },
+)
+slopes = critic_and_actor_slopes(q, target, log_prob)
+cut = "no gradient gets there (item, detach and no_grad cut it off)"
+check_close(
+    "the gradient of critic_loss with respect to q",
+    slopes["critic"],
+    2 * (q - target) / 3,
+    mistakes={cut: torch.zeros(2, 3)},
+)
+check_close(
+    "the gradient of actor_loss with respect to q",
+    slopes["actor, q"],
+    [[-1 / 3, 0.0, -1 / 3], [0.0, -1 / 3, 0.0]],
+    mistakes={cut: torch.zeros(2, 3)},
+)
+check_close(
+    "the gradient of actor_loss with respect to log_prob",
+    slopes["actor, log_prob"],
+    torch.full((3,), 0.5 / 3),
+    mistakes={f"{cut}; without it the policy never learns to be random": torch.zeros(3)},
 )
 ### BEGIN HIDDEN TESTS
 generator = torch.Generator().manual_seed(1)
@@ -395,21 +482,28 @@ print("Right: critics and actor.")
 
 # %% kind="test" of="sac-losses" points=2
 log_prob = torch.tensor([3.0, 1.0, -1.0])  # mean 1
-loss = temperature_loss(torch.tensor(0.5), log_prob, -2.0)
+loss = temperature_loss(torch.tensor(0.5), log_prob, -3.0)
+check_shape("temperature_loss", loss, (), {(3,): "it is one number: mean over the batch"})
 check_close(
     "temperature_loss with log alpha = 0.5",
     loss,
-    0.5,
+    1.0,
     mistakes={
-        "the sign is wrong": -0.5,
-        "the target entropy is subtracted, expected added": -1.5,
-        "alpha stands where log alpha should": math.exp(0.5),
-        "it is the sum over the batch, expected the mean": 1.5,
-        "the logarithm of log_temperature was taken: it is log alpha already": -math.log(0.5) * -1.0,
+        "the sign is wrong": -1.0,
+        "the target entropy is subtracted, expected added": -2.0,
+        "the target entropy is missing": -0.5,
+        "alpha stands where log alpha should": 2 * math.exp(0.5),
+        "it is the sum over the batch, expected the mean": 3.0,
+        "the logarithm of log_temperature was taken: it is log alpha already": 2 * math.log(0.5),
     },
 )
-slope, into_policy = loss_slopes(0.5, log_prob, -2.0)
-check_close("the gradient with respect to log alpha", slope, 1.0)
+slope, into_policy = loss_slopes(0.5, log_prob, -3.0)
+check_close(
+    "the gradient with respect to log alpha",
+    slope,
+    2.0,
+    mistakes={"no gradient gets there: detach log_prob alone": 0.0},
+)
 check_close(
     "the gradient with respect to log_prob",
     into_policy,
@@ -584,7 +678,8 @@ print(f"{len(real)} real steps, {ends} falls; the elites are the members {ensemb
 # %% [markdown]
 # <details><summary>Hint: choosing rows</summary>
 #
-# A `Batch` has `take(index)`, which takes rows by a bool mask from every column. `x.isfinite().all(dim=-1)`
+# `Batch(obs, action, reward, next_obs, terminated, truncated)` is week 1's; its `take(index)` takes rows by a bool
+# mask from every column. `x.isfinite().all(dim=-1)`
 # says which rows of `x` are finite.
 # </details>
 # <details><summary>Hint: all as one batch</summary>
@@ -619,7 +714,11 @@ check_true(
     calls == [(4, 2)] * 3,
     f"step was called with obs of the shapes {calls}, expected three times [4, 2]: all rollouts side by side",
 )
-check_true(batch is not None and len(batch) == 6, "branched_rollout returns a Batch")
+check_true(batch is not None, "branched_rollout returned None: is a `return` missing?")
+check_true(
+    len(batch) == 6 and hasattr(batch, "obs"),
+    f"{len(batch)} things were returned, expected all transitions as one Batch: use concatenate",
+)
 check_shape("obs", batch.obs, (12, 2), {(4, 2): "those of one step only: expected all 3 steps of 4 rollouts"})
 count = torch.arange(3.0).repeat_interleave(4)
 check_close(
@@ -693,6 +792,12 @@ check_close(
     (as_tensor("next_obs", batch.next_obs)[:, 0] >= limits[number.long()]).double(),
     hint="as step said",
 )
+check_close(
+    "truncated",
+    as_tensor("truncated", batch.truncated).double(),
+    torch.zeros(10),
+    hint="False everywhere: the rollout is cut off, the task is not",
+)
 check_true(calls == [4, 3, 2, 1], f"step was called with {calls} rows, expected 4, 3, 2, 1: those that go on")
 ### BEGIN HIDDEN TESTS
 check_close("the order of the rollouts", number, [0.0, 1, 2, 3, 0, 1, 3, 1, 3, 1])
@@ -707,24 +812,38 @@ print("Right: nothing goes on behind an end.")
 generator = torch.Generator().manual_seed(0)
 
 
+calls = []
+
+
 def step(obs, action):  # a random elite, 3 or 5, answers each row; below 0 the model breaks down
     obs = torch.as_tensor(obs)
+    calls.append(len(obs))
     elite = torch.tensor([3.0, 5.0])[torch.randint(2, (len(obs),), generator=generator)]
-    next_obs = torch.where(obs < 0, torch.nan, obs + elite[:, None])
+    next_obs = obs.clone()
+    next_obs[:, 0] += elite
+    next_obs[obs[:, 0] == -1, 0] = torch.nan
+    next_obs[obs[:, 0] == -2, 0] = torch.inf
     return next_obs, elite, torch.zeros(len(obs), dtype=torch.bool)
 
 
 def act(obs):
+    check_true(len(obs) > 0, "act was asked about no rows at all: stop when all rollouts have been given up")
     return torch.zeros(len(obs), 1)
 
 
-batch = branched_rollout(step, act, torch.tensor([[0.0], [-1.0], [1.0]]), 2)
+start = torch.tensor([[0.0, 7.0], [-1.0, 8.0], [1.0, 9.0], [-2.0, 6.0]])
+batch = branched_rollout(step, act, start, 2)
+for bad, kind in ((torch.isnan, "a NaN"), (torch.isinf, "an infinity")):
+    check_true(
+        not bad(as_tensor("next_obs", batch.next_obs)).any(),
+        f"there is {kind} in next_obs: drop what is not finite in any dimension, and give its rollout up",
+    )
+check_shape("obs, where two of four rollouts are given up at once", batch.obs, (4, 2))
 check_true(
-    bool(as_tensor("next_obs", batch.next_obs).isfinite().all()),
-    "there is a NaN in next_obs: drop what is not finite, and give its rollout up",
+    calls == [4, 2],
+    f"step was called with {calls} rows, expected 4, 2: a rollout that breaks down is given up at once",
 )
-check_shape("obs, where one of three rollouts is given up at once", batch.obs, (4, 1))
-start = torch.arange(500.0)[:, None]
+start = torch.stack([torch.arange(500.0), torch.zeros(500)], dim=1)
 batch = branched_rollout(step, act, start, 3)
 elite = as_tensor("reward", batch.reward).reshape(3, 500)
 check_close("next_obs - obs", (batch.next_obs - batch.obs)[:, 0], batch.reward, hint="the elite's number")
@@ -732,17 +851,21 @@ check_true(not torch.equal(elite[0], elite[1]), "the second step has the elites 
 check_between("the share of the elite 3", (elite == 3).double().mean(), 0.45, 0.55)
 ### BEGIN HIDDEN TESTS
 path = start[:, 0] + elite.cumsum(dim=0)
-check_close("next_obs of the rollouts", as_tensor("next_obs", batch.next_obs).reshape(3, 500), path)
+check_close("next_obs of the rollouts", as_tensor("next_obs", batch.next_obs)[:, 0].reshape(3, 500), path)
 
 
 def step(obs, action):  # rewards may break down as well, and later
     obs = torch.as_tensor(obs)
-    reward = torch.where(obs[:, 0] >= 2, torch.inf, 1.0)
+    reward = torch.where(obs[:, 0] == 2, torch.inf, 1.0)
     return obs + 1, reward, torch.zeros(len(obs), dtype=torch.bool)
 
 
 batch = branched_rollout(step, act, torch.tensor([[0.0], [1.0], [-3.0]]), 4)
-check_close("obs, where a reward is infinite from 2 on", batch.obs[:, 0], [0.0, 1, -3, 1, -2, -1, 0])
+why = "drop a transition whose reward is infinite, and give its rollout up"
+obs = check_shape("obs, where a reward is infinite in state 2", batch.obs, (7, 1), why)
+check_close("obs, where a reward is infinite in state 2", obs[:, 0], [0.0, 1, -3, 1, -2, -1, 0], hint=why)
+batch = branched_rollout(step, act, torch.tensor([[2.0], [1.0]]), 4)
+check_close("obs, where all rollouts are given up after a step or two", batch.obs, [[1.0]])
 ### END HIDDEN TESTS
 print("Right: random elites, and what breaks down is given up.")
 
@@ -829,6 +952,9 @@ check_close(
         "it is below the first length before a": [-2, 1, 7, 8, 15],
         "it is below the first length, x, before a": [-3, 1, 7, 8, 15],
         "the line starts at step 0, expected at a": [1, 3, 9, 9, 15],
+        "the share of the way is divided by b, expected by b - a": [1, 1, 6, 6, 15],
+        "the line starts at 0, expected at the first length, x": [0, 0, 6, 7, 14],
+        "the share of the way is rounded down, expected k": [1, 1, 1, 1, 15],
     },
 )
 check_true(all(isinstance(k, int) for k in hopper), "the length is no whole number (int): range() needs one")
@@ -840,14 +966,21 @@ print("Right: a line with two ends.")
 
 # %% kind="test" of="schedule" points=1
 line = [rollout_length_schedule(t, (0, 49), (1, 50)) for t in range(50)]
+off = sum(k != t + 1 for t, k in enumerate(line))
+why = "where the line meets a whole number, it is that number: mind the rounding of floats"
 check_close(
     "k with lengths (1, 50) after 0 ... 49 of 49 steps",
     line,
     torch.arange(1, 51),
-    hint="where the line meets a whole number, it is that number: mind the rounding of floats",
+    hint=why if off < 20 else "it rises by 1 in each step",
 )
 falling = [rollout_length_schedule(t, (0, 8), (5, 1)) for t in (0, 1, 2, 8, 9)]
-check_close("k with lengths (5, 1) after 0, 1, 2, 8, 9 of 8 steps", falling, [5, 4, 4, 1, 1])
+check_close(
+    "k with lengths (5, 1) after 0, 1, 2, 8, 9 of 8 steps",
+    falling,
+    [5, 4, 4, 1, 1],
+    hint="y may be below x; clip the share of the way, and round k itself down",
+)
 ### BEGIN HIDDEN TESTS
 check_close("k with lengths (0, 0)", rollout_length_schedule(500, (0, 1), (0, 0)), 0)
 check_close(
@@ -885,8 +1018,9 @@ print("Right: up, down, and constant.")
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
+# `ReplayBuffer(capacity, obs_dim, action_dim)` is an empty one; the old one knows its `obs_dim` and `action_dim`.
 # `buffer.all()` gives all transitions, the oldest first; `write(batch)` of week 1 keeps the last ones where the
-# batch is larger than the buffer.
+# batch is larger than the buffer, and moves `position` and `size` on.
 # </details>
 # <details><summary>Answer to the prediction</summary>
 #
@@ -907,6 +1041,7 @@ def resize_example(old_capacity: int, num_written: int, capacity: int, more: int
     old = ReplayBuffer(old_capacity, 1, 1)
     old.write(rows(0, num_written))
     new = resized(old, capacity)
+    assert new is not None, "resized returned None: is a `return` missing?"
     new.write(rows(1000, more))
     left = old.all().reward
     return {"batch": new.all(), "capacity": new.capacity, "old": left, "old_capacity": old.capacity}
@@ -942,6 +1077,7 @@ check_close(
         "the oldest are kept, expected the newest": [0.0, 1, 2, 3],
         "the order is reversed: oldest first": [9.0, 8, 7, 6],
     },
+    hint="the newest ones, as many as fit, in their order",
 )
 larger = resize_example(4, 4, 6)
 check_close("what is left of 0 ... 3 in a buffer of 6", larger["batch"].reward, [0.0, 1, 2, 3])
@@ -949,9 +1085,18 @@ check_close("what is left of 0 ... 3 in a buffer of 6", larger["batch"].reward, 
 check_close("the old buffer, which stays as it is,", smaller["old"], torch.arange(10.0))
 check_close("the old buffer's capacity", smaller["old_capacity"], 10)
 round_ = resize_example(4, 7, 3, more=1)  # the old one holds 3, 4, 5, 6, written round
-check_close("after 3 ... 6 were resized to 3, and one more came", round_["batch"].reward, [5.0, 6, 1000])
+why = "buffer.all() has them in their order"
+check_close(
+    "after 3 ... 6 were resized to 3, and one more came", round_["batch"].reward, [5.0, 6, 1000], hint=why
+)
 kept = resize_example(4, 7, 9, more=2)["batch"]
-check_close("after 3 ... 6 were resized to 9, and two more came", kept.reward, [3.0, 4, 5, 6, 1000, 1001])
+check_close(
+    "after 3 ... 6 were resized to 9, and two more came",
+    kept.reward,
+    [3.0, 4, 5, 6, 1000, 1001],
+    mistakes={"position was not moved on: the next one overwrites the oldest": [1000.0, 1001, 5, 6, 0, 0]},
+    hint=why,
+)
 number = torch.tensor([3.0, 4, 5, 6, 1000, 1001])
 for name, expected in (("obs", number), ("action", -number), ("next_obs", number + 0.5)):
     check_close(f"{name} of these", kept._asdict()[name][:, 0], expected)
@@ -1048,13 +1193,23 @@ check_close(
 )
 ### BEGIN HIDDEN TESTS
 rows = [num_real_rows(128, share, 1) for share in (0.0, 0.01, 0.5, 0.8, 1.0)]
-check_close("the real rows of 128, for shares of 0, 0.01, 0.5, 0.8, 1", rows, [0, 1, 64, 102, 128])
+check_close(
+    "the real rows of 128, for shares of 0, 0.01, 0.5, 0.8, 1",
+    rows,
+    [0, 1, 64, 102, 128],
+    mistakes={"it is rounded up, expected to the nearest": [0, 2, 64, 103, 128]},
+)
 check_true(all(isinstance(count, int) for count in rows), "the number of rows is no whole number (int)")
 ### END HIDDEN TESTS
 print("Right: a rounded share.")
 
 # %% kind="test" of="real-ratio" points=1
 batch = mix_example(50, 80, 40, 0.25)
+check_true(batch is not None, "mix_batches returned None: is a `return` missing?")
+check_true(
+    len(batch) == 6 and hasattr(batch, "reward"),
+    f"{len(batch)} things were returned, expected all rows as one Batch: use concatenate",
+)
 reward = check_shape("reward", batch.reward, (40,))
 check_close(
     "which of 40 rows are imagined, for a share of 0.25",
@@ -1064,7 +1219,7 @@ check_close(
         "the imaginary ones come first, expected the real ones": torch.cat([torch.ones(30), torch.zeros(10)]),
         "the share is that of the imagined ones": torch.cat([torch.zeros(30), torch.ones(10)]),
     },
-    hint="10 real ones, then 30 imagined ones",
+    hint="10 real ones, then 30 imagined ones, not shuffled",
 )
 check_true(len(set(reward.tolist())) > 20, "the rows are not drawn at random")
 check_close("obs, which belongs to reward", batch.obs[:, 0], reward)
@@ -1119,7 +1274,8 @@ plt.show()
 # **Predict first.** Two elites, one dimension, $c = 1$. One says 0, the other 1. What is $u$? And what does it
 # become if the state is measured in millimetres instead of metres?
 #
-# **Write `elite_disagreement`** (`means [K, N, D]` and `scale [D]`, $c$, to `[N]`) **and `penalized_reward`.**
+# **Write `elite_disagreement`** (`means [K, N, D]` and `scale [D]`, $c$, to `[N]`) **and `penalized_reward`.** The
+# caller's tensors stay as they are.
 
 # %% kind="solution" of="penalty" ref="branching:elite_disagreement,penalized_reward"
 # elite_disagreement:
@@ -1140,14 +1296,30 @@ plt.show()
 # </details>
 
 # %% kind="test" of="penalty" points=1
-means = torch.tensor([[[0.0, 0.0], [1.0, 4.0]], [[2.0, 20.0], [1.0, 4.0]], [[4.0, 10.0], [1.0, 7.0]]])
+means = torch.tensor(  # [K, N, D], 3 elites and 4 states
+    [
+        [[0.0, 0.0], [1.0, 4.0], [2.0, 0.0], [3.0, 5.0]],
+        [[2.0, 20.0], [1.0, 4.0], [5.0, 0.0], [3.0, 5.0]],
+        [[4.0, 10.0], [1.0, 7.0], [2.0, 0.0], [3.0, 5.0]],
+    ]
+)
 scale = torch.tensor([1.0, 5.0])  # [D]
-u = elite_disagreement(means, scale)
+given = means.clone(), scale.clone()
+u = elite_disagreement(*given)
+check_true(
+    torch.equal(given[0], means) and torch.equal(given[1], scale),
+    "the caller's tensors have changed: make a new one, means / scale, not means /= scale",
+)
 check_shape(
     "elite_disagreement",
     u,
-    (2,),
-    {(2, 2): "average over the dimensions", (3,): "the variance is over the elites"},
+    (4,),
+    {
+        (4, 2): "average over the dimensions",
+        (3,): "the variance is over the elites",
+        (2,): "the mean is over the dimensions, the last axis",
+        (): "one number for each state",
+    },
 )
 var = (means / scale).var(dim=0, correction=0)  # [N, D]
 check_close(
@@ -1159,6 +1331,8 @@ check_close(
         "the root comes after the mean over dimensions": var.sqrt().mean(dim=-1),
         "scale has no effect": means.var(dim=0, correction=0).mean(dim=-1).sqrt(),
         "the sum over dimensions, expected the mean": var.sum(dim=-1).sqrt(),
+        "it is the largest over the dimensions, expected the mean": var.amax(dim=-1).sqrt(),
+        "multiplied by scale, expected divided": (means * scale).var(dim=0, correction=0).mean(dim=-1).sqrt(),
         "the variance divides by K - 1, expected K": (var * 1.5).mean(dim=-1).sqrt(),
         "scale is a standard deviation: divide by it before the variance": (
             means.var(dim=0, correction=0) / scale
@@ -1168,7 +1342,7 @@ check_close(
     },
 )
 ### BEGIN HIDDEN TESTS
-check_close("elite_disagreement of one elite", elite_disagreement(means[:1], scale), [0.0, 0.0])
+check_close("elite_disagreement of one elite", elite_disagreement(means[:1], scale), torch.zeros(4))
 two = torch.tensor([[[0.0]], [[1000.0]]])
 check_close("elite_disagreement in millimetres", elite_disagreement(two, torch.tensor([1000.0])), [0.5])
 ### END HIDDEN TESTS
@@ -1176,9 +1350,14 @@ print("Right: how far apart the elites are.")
 
 # %% kind="test" of="penalty" points=1
 reward, u = torch.tensor([1.0, 2.0, -3.0]), torch.tensor([0.5, 0.0, 2.0])
+given = reward.clone()
+result = penalized_reward(given, u, 3.0)
+check_true(
+    torch.equal(given, reward), "the caller's reward has changed: make a new tensor, not reward -= ..."
+)
 check_close(
     "penalized_reward with beta = 3",
-    penalized_reward(reward, u, 3.0),
+    result,
     [-0.5, 2.0, -9.0],
     mistakes={
         "the price is added": [2.5, 2.0, 3.0],
@@ -1285,6 +1464,11 @@ check_close(
         "the model's term grows with k": 6 * (first + second + torch.tensor(0.1 / 0.1)),
         "the two errors are swapped": 6 * ((first + second) / 3 + third * 3),
         "the model's term divides by 1 - gamma": 6 * (first + second + k * 0.1),
+        "the model's term divides by 1 - gamma, not squared": 6 * (first + second + third / 0.1),
+        "the second term divides by 1 - gamma, not squared": 6 * (first + second / 0.1 + third),
+        "the first term is missing": 6 * (second + third),
+        "the second term is missing": 6 * (first + third),
+        "the model's term is subtracted, but its error adds up": 6 * (first + second - third),
     },
 )
 ### BEGIN HIDDEN TESTS
@@ -1303,6 +1487,7 @@ print("Right: two terms fall, one grows.")
 
 # %% kind="test" of="best-length" points=2
 best = best_rollout_length(0.02, 0.3, 0.9)  # 0.9**25 * 0.3 > 0.02 > 0.9**26 * 0.3
+smallest = 2 * (0.9**27 * 0.3 / 0.01 + 0.9**26 * 0.3 / 0.1 + 26 * 0.02 / 0.1)
 check_close(
     "the best k for a model error of 0.02, a policy error of 0.3 and gamma = 0.9",
     best,
@@ -1310,8 +1495,10 @@ check_close(
     mistakes={
         "it is the k with the largest gap": 1000,
         "k = 0 is among the lengths, too": 25,
+        "expected the k where the gap is smallest, not the gap there": smallest,
+        "expected the k where the gap is smallest, not the gap there (cut off)": int(smallest),
     },
-    hint="expected the k where the gap is smallest, not the gap there",
+    hint="does return_gap pass its own check?",
 )
 check_close(
     "the best k for a model that is worse than the old data",
@@ -1473,10 +1660,31 @@ def end_example(
     return {"before": before, "losses": losses, "after": learned(questions), "can_end": bool(learned.can_end)}
 
 
+def end_losses(num_steps: int, learning_rate: float) -> dict[str, Tensor]:
+    """Your losses of a straight line through x = 3, which ends, and x = -1/3, nine times, which does not."""
+    states = torch.tensor([[3.0], *[[-1 / 3]] * 9])  # mean 0, standard deviation 1
+    zeros, ended = torch.zeros(10), torch.arange(10) == 0
+    data = Batch(states * 0, zeros[:, None], zeros, states, ended, ended & False)
+    learned = LearnedTermination(1, (), torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        logits = learned.logits(states[:2]).clone()
+    losses = learned.fit(data, num_steps=num_steps, batch_size=8, learning_rate=learning_rate)
+    assert losses is not None, "fit returned None: is a `return` missing?"
+    return {"logits": logits, "losses": torch.tensor([float(loss) for loss in losses])}
+
+
 # %% kind="test" of="learned-termination" points=1
 ended = torch.zeros(1000, dtype=torch.bool)
 ended[[3, 500, 998]] = True
-rows = check_shape("balanced_rows", balanced_rows(ended, 60, torch.Generator().manual_seed(0)), (60,))
+rows = check_shape(
+    "balanced_rows",
+    balanced_rows(ended, 60, torch.Generator().manual_seed(0)),
+    (60,),
+    {
+        (33,): "draw with replacement, as there are three ends only",
+        (120,): "B rows in all: B / 2 ends, and B / 2 others",
+    },
+)
 flags = ended[rows.long()]
 check_close(
     "which of the 60 rows ended an episode",
@@ -1486,7 +1694,7 @@ check_close(
         "the ends come last, expected first": torch.cat([torch.zeros(30), torch.ones(30)]),
         "there is no end among them: half of the batch is made of ends": torch.zeros(60),
     },
-    hint="the first half ended, the second half did not",
+    hint="the first half ended, the second half did not; are these rows of `terminated`?",
 )
 check_true(len(set(rows[:30].tolist())) == 3, "draw the ends at random: one of three is missing in 30 draws")
 check_true(len(set(rows[30:].tolist())) > 25, "draw the others at random, too")
@@ -1502,6 +1710,47 @@ check_close("the rows that did not end", rows[2000:], torch.ones(2000))
 print("Right: half of a batch are ends.")
 
 # %% kind="test" of="learned-termination" points=2
+answer = end_losses(6, 0.5)
+first = as_tensor("logits", answer["logits"]).double()  # of x = 3 and x = -1/3, before the first step
+ways = torch.tensor([[3.0, 1.0], [-1 / 3, 1.0]]).double()  # how they change with the slope and the offset
+
+
+def by_hand(
+    rates, piled_up=False, inputs=ways, ended=(1.0, 0.0)
+):  # Adam for a straight line, with these learning rates
+    line, losses = torch.linalg.solve(ways, first), []
+    gradient, m, v = torch.zeros(2).double(), torch.zeros(2).double(), torch.zeros(2).double()
+    for t, rate in enumerate(rates, start=1):
+        logits = inputs @ line
+        losses.append(softplus(logits * (1 - 2 * torch.tensor(ended))).mean())
+        error = torch.sigmoid(logits) - torch.tensor(ended)
+        gradient = gradient * piled_up + (error[:, None] * inputs).mean(dim=0)
+        m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2
+        line = line - rate * (m / (1 - 0.9**t)) / ((v / (1 - 0.999**t)).sqrt() + 1e-8)
+    return torch.stack(losses)
+
+
+falling = [0.5 * (1 - t / 6) for t in range(6)]
+losses = check_shape("the losses of 6 steps", answer["losses"], (6,), "one for each step").double()
+check_close(
+    "the losses of 6 steps, for a straight line",
+    losses,
+    by_hand(falling),
+    mistakes={
+        "nothing is learned: was optimizer.step() called, and zero_grad() before backward()?": by_hand(
+            [0.0] * 6
+        ),
+        "the learning rate does not fall": by_hand([0.5] * 6),
+        "the learning rate falls too early: t is 0 in the first step": by_hand([*falling[1:], 0.0]),
+        "it is upside down: 1 stands for an end": by_hand(falling, ended=(0.0, 1.0)),
+        "gradients pile up: was optimizer.zero_grad() called?": by_hand(falling, piled_up=True),
+        "the inputs are the states before the step, expected next_obs": by_hand(
+            falling, inputs=torch.tensor([[0.0, 1.0], [0.0, 1.0]]).double()
+        ),
+    },
+    hint="is it the loss of the logits, on balanced batches, with a fresh Adam?",
+    rtol=1e-3,
+)
 generator = torch.Generator().manual_seed(0)
 states = torch.randn(2000, 2, generator=generator) * torch.tensor([100.0, 0.01]) + torch.tensor([500.0, 0.0])
 questions = torch.randn(500, 2, generator=generator) * torch.tensor([100.0, 0.01]) + torch.tensor(
@@ -1522,7 +1771,9 @@ check_true(not as_tensor("before", result["before"]).any(), "before any end was 
 ### BEGIN HIDDEN TESTS
 losses = torch.as_tensor([float(loss) for loss in result["losses"]])
 check_between("the first loss", losses[0], 0.3, 1.5)
-check_true(losses[-20:].mean() < 0.5 * losses[0], "the loss does not fall")
+check_true(losses[-20:].mean() < 0.5 * losses[0], "the loss does not fall: are these logits?")
+again = torch.as_tensor([float(loss) for loss in end_example(states, ended, questions)["losses"]])
+check_close("the losses with the same seed", again, losses, hint="use generator")
 nothing = end_example(states, torch.zeros_like(ended), questions)
 check_true(len(nothing["losses"]) == 0, "no end in the data: expected an empty list")
 check_true(not nothing["can_end"] and not as_tensor("after", nothing["after"]).any(), "no end was seen yet")
@@ -1769,6 +2020,7 @@ check_close(
     mistakes={
         "these are changes: add s_0": change,
         "the changes are summed up over k, but each is a change since s_0": start + change.cumsum(dim=1),
+        "reshape does not swap axes: use transpose(0, 1)": start + change.transpose(0, 1).reshape(4, 3, 2),
     },
 )
 changes = torch.randn(50, 6, generator=generator) * torch.tensor([1.0, 2, 3, 4, 5, 6]) + torch.arange(6.0)
@@ -1779,6 +2031,7 @@ check_close(
     start + mean + std * change,
     mistakes={
         "the changes are still normalised": start + change,
+        "the changes are normalised once more, expected denormalised": start + (change - mean) / std,
         "the normalizer's numbers are in the wrong places: k first, then the dimension": start
         + (changes.mean(0) + changes.std(0, correction=0) * change.transpose(1, 2).flatten(1))
         .view(4, 2, 3)
@@ -1805,9 +2058,16 @@ actions = torch.randn(7, 5, 2, generator=generator)
 obs = torch.cat([torch.zeros(7, 1, 2), actions.cumsum(dim=1)], dim=1) + torch.randn(
     7, 1, 2, generator=generator
 )
+errors = errors_example(obs, actions)
+each = {
+    (5, 2): "average over the dimensions, too",
+    (): "one for each k",
+    (7,): "one for each k, not each trajectory",
+}
+check_shape("multi_step_errors", errors, (5,), each)
 check_close(
     "multi_step_errors of a perfect model",
-    errors_example(obs, actions),
+    errors,
     torch.zeros(5),
     mistakes={
         "the first prediction is s_1: compare with s_1 ... s_K": actions.square().mean(dim=(0, 2)),
@@ -1822,6 +2082,7 @@ check_close(
     squared.mean(dim=(0, 2)),
     mistakes={
         "the root was taken": squared.mean(dim=(0, 2)).sqrt(),
+        "errors are not squared": squared.sqrt().mean(dim=(0, 2)),
         "the sum over dimensions, expected the mean": 2 * squared.mean(dim=(0, 2)),
         "errors are summed over k": squared.mean(dim=(0, 2)).cumsum(dim=0),
     },

@@ -176,18 +176,34 @@ check_close(
         "only the highest quarter is gone": 4.0,
     },
 )
-### BEGIN HIDDEN TESTS
-for n, expected in ((1, 0.0), (2, 0.5), (3, 1.0), (4, 1.5), (5, 2.0)):
-    check_close(f"the IQM of 0 .. {n - 1}", interquartile_mean(torch.arange(float(n))[:, None]), expected)
 squares = torch.arange(10.0).square()[:, None]  # floor(10 / 4) = 2 go at each end
 check_close(
     "the IQM of 0, 1, 4, 9, ... 81",
     interquartile_mean(squares),
     (4 + 9 + 16 + 25 + 36 + 49) / 6,
-    mistakes={"n / 4 is rounded up, expected down": (9 + 16 + 25 + 36) / 4},
+    mistakes={
+        "n / 4 is rounded up, expected down (cut by number, not by quantiles)": (9 + 16 + 25 + 36) / 4,
+        "divide by how many are left, not by n / 2": (4 + 9 + 16 + 25 + 36 + 49) / 5,
+    },
 )
+check_close(
+    "the IQM of 0, 1, 2",
+    interquartile_mean(torch.arange(3.0)[:, None]),
+    1.0,
+    mistakes={
+        "nothing is left of it: where the cut is 0, the slice [cut:-cut] is empty": float("nan"),
+    },
+)
+### BEGIN HIDDEN TESTS
+for n, expected in ((1, 0.0), (2, 0.5), (3, 1.0), (4, 1.5), (5, 2.0)):
+    check_close(f"the IQM of 0 .. {n - 1}", interquartile_mean(torch.arange(float(n))[:, None]), expected)
 squares = torch.arange(7.0).square()[:, None]  # floor(7 / 4) = 1
-check_close("the IQM of 0, 1, 4, ... 36", interquartile_mean(squares), (1 + 4 + 9 + 16 + 25) / 5)
+check_close(
+    "the IQM of 0, 1, 4, ... 36",
+    interquartile_mean(squares),
+    (1 + 4 + 9 + 16 + 25) / 5,
+    mistakes={"n / 4 is rounded to the nearest, expected down": (4 + 9 + 16) / 3},
+)
 ### END HIDDEN TESTS
 print("Right: the middle half.")
 
@@ -203,7 +219,9 @@ check_close(
     },
 )
 tables = torch.stack([scores, scores + 1000, -scores])  # [3, 4, 2]
-value = check_shape("the IQMs of three tables", interquartile_mean(tables), (3,))
+value = check_shape(
+    "the IQMs of three tables", interquartile_mean(tables), (3,), {(): "each table by itself: flatten(-2)"}
+)
 check_close("the IQMs of three tables", value, [53.0, 1053.0, -53.0], hint="each table by itself")
 ### BEGIN HIDDEN TESTS
 generator = torch.Generator().manual_seed(0)
@@ -300,7 +318,12 @@ drawn = check_shape(
     "resample_seeds(scores, 2000)",
     resample_seeds(scores, 2000, torch.Generator().manual_seed(0)),
     (2000, 5, 2),
+    {
+        (2000, 5, 2, 2): "scores[numbers] takes whole rows; gather picks one score for each number",
+        (2000, 4, 2): "as many seeds as the experiment had",
+    },
 )
+check_true((drawn != drawn[:1]).any(), "all resamples are the same: draw for each of the R by itself")
 check_true(
     set(drawn[..., 0].flatten().tolist()) <= set(range(5)),
     "task 0 got scores that are not its own: draw for each task by itself",
@@ -309,6 +332,8 @@ check_true(
     set(drawn[..., 1].flatten().tolist()) <= set(range(100, 105)),
     "task 1 got scores that are not its own: draw for each task by itself",
 )
+never = sorted(set(range(5)) - {int(score) for score in drawn[..., 0].flatten().tolist()})
+check_true(not never, f"the seeds {never} were never drawn in 2000 resamples: all five are equally likely")
 repeated = (drawn[..., 0].sort(dim=1).values.diff(dim=1) == 0).any(dim=1).double().mean()
 check_true(
     repeated > 0,
@@ -367,8 +392,12 @@ check_close(
     "point",
     point,
     10.0,
-    mistakes={"it is the middle of the resamples; expected the statistic of the sample itself": 510.0},
+    mistakes={
+        "it is the middle of the resamples; expected the statistic of the sample itself": 510.0,
+        "it is the low end: an Interval is point, low, high, in this order": 60.0,
+    },
 )
+spread = 1.96 * torch.arange(1001.0).std().double()
 check_close(
     "low and high at 90 %, of 1001 resamples with 10 .. 1010",
     [low, high],
@@ -376,7 +405,8 @@ check_close(
     mistakes={
         "5 % are cut off in all, expected 10 %: 5 % at each end": [35.0, 985.0],
         "10 % are cut off at each end, expected 10 % in all": [110.0, 910.0],
-        "it is one standard deviation around the mean, expected quantiles": [221.0, 799.0],
+        "it is 1.96 standard deviations around the mean, expected quantiles": [510 - spread, 510 + spread],
+        "low and high are swapped": [960.0, 60.0],
     },
 )
 ### BEGIN HIDDEN TESTS
@@ -559,6 +589,8 @@ check_close(
         "it is the probability that Y beats X": 3.5 / 6,
         "it is the mean of the signs; a loss counts 0, not -1": -1 / 6,
         "the pairs are summed up, expected their mean": 2.5,
+        "the averages are compared, expected all pairs of runs": 0.0,
+        "it is the mean difference; count how often it is positive": -0.5,
     },
 )
 check_close("an agent against itself", probability_of_improvement(x, x), 0.5)
@@ -572,16 +604,19 @@ print("Right: all pairs.")
 # %% kind="test" of="improvement" points=3
 x = torch.tensor([[1.0, 100.0], [3.0, 300.0]])  # [2, 2]
 y = torch.tensor([[2.0, 50.0], [0.0, 60.0], [0.5, 70.0]])  # [3, 2]
+value = probability_of_improvement(x, y)
+check_shape("two tasks", value, (), {(2,): "average over the tasks, too"})
 check_close(
     "two tasks",
-    probability_of_improvement(x, y),
+    value,
     (5 / 6 + 1) / 2,
     mistakes={"runs of different tasks were compared": 17 / 24},
     hint="for each task by itself, then the average: 5/6 and 1",
 )
 generator = torch.Generator().manual_seed(0)
 many_x, many_y = torch.randn(6, 4, 2, generator=generator), torch.randn(6, 3, 2, generator=generator)
-value = check_shape("for 6 pairs of tables", probability_of_improvement(many_x, many_y), (6,))
+each = "each pair of tables by itself: count the axes from the end"
+value = check_shape("for 6 pairs of tables", probability_of_improvement(many_x, many_y), (6,), each)
 single = [float(probability_of_improvement(one, other)) for one, other in zip(many_x, many_y, strict=True)]
 check_close("for 6 pairs of tables at once", value, single, hint="each pair of tables by itself")
 ### BEGIN HIDDEN TESTS
@@ -662,7 +697,8 @@ plt.show()
 #
 # **Write `normalized_scores` and `performance_profile`.**
 #
-# - `normalized_scores` takes `[..., seeds, tasks]` and, for each task, the two scores that become 0 and 1.
+# - `normalized_scores` takes `[..., seeds, tasks]` and, for each task, the two scores that become 0 and 1. The
+#   caller's scores stay as they are.
 # - `performance_profile` takes `[..., seeds, tasks]` and thresholds `[K]` in any order, and returns `[...,
 #   K]`, floating-point numbers. A score that equals the threshold is not above it.
 
@@ -686,10 +722,14 @@ plt.show()
 
 # %% kind="test" of="profile" points=2
 scores = torch.tensor([[-1200.0, 20.0], [-150.0, 200.0], [-675.0, 290.0]])  # pendulum, cart-pole
+given = scores.clone()
 z = check_shape(
     "normalized_scores",
-    normalized_scores(scores, torch.tensor([-1200.0, 20.0]), torch.tensor([-150.0, 200.0])),
+    normalized_scores(given, torch.tensor([-1200.0, 20.0]), torch.tensor([-150.0, 200.0])),
     (3, 2),
+)
+check_true(
+    torch.equal(given, scores), "the caller's scores have changed: make a new tensor, not scores -= ..."
 )
 check_close(
     "normalized_scores",
@@ -697,6 +737,18 @@ check_close(
     [[0.0, 0.0], [1.0, 1.0], [0.5, 1.5]],
     mistakes={
         "the scores are divided by the reference alone": scores / torch.tensor([-150.0, 200.0]),
+        "the scale is upside down: divide by reference less random": torch.tensor(
+            [[0.0, 0.0], [-1.0, -1.0], [-0.5, -1.5]]
+        ),
+        "the zero is the random policy's score, not the reference's": torch.tensor(
+            [[-1.0, -1.0], [0.0, 0.0], [-0.5, 0.5]]
+        ),
+        "the ends of the scale are the two given scores, not the smallest and the largest": (scores + 1200)
+        / 1490,
+        "the ends of each task's scale are the two given scores, not its smallest and largest": (
+            scores - scores.amin(dim=0)
+        )
+        / (scores.amax(dim=0) - scores.amin(dim=0)),
         "divide by the distance from random to reference, not by the reference": torch.tensor(
             [[0.0, 0.0], [-7.0, 0.9], [-3.5, 1.35]]
         ),
@@ -720,7 +772,11 @@ profile = check_shape(
     "performance_profile",
     performance_profile(scores, torch.tensor([0.0, 0.3, 0.5, 0.6, 1.0])),
     (5,),
-    {(2, 5): "average over seeds *and* tasks", (2, 2, 5): "average over seeds and tasks"},
+    {
+        (2, 5): "average over seeds *and* tasks",
+        (2, 2, 5): "average over seeds and tasks",
+        (4,): "one number for each threshold: average over the runs",
+    },
 )
 check_close(
     "performance_profile",
@@ -732,6 +788,7 @@ check_close(
         "it is the share at or below the threshold": [0.0, 0.25, 0.75, 0.75, 1.0],
         "it is the number of the runs, expected their share": [4.0, 3.0, 1.0, 1.0, 0.0],
     },
+    hint="each score of each task counts by itself",
 )
 ### BEGIN HIDDEN TESTS
 generator = torch.Generator().manual_seed(0)
@@ -743,7 +800,8 @@ check_close(
     many.mean(dim=(1, 2)),
     atol=2e-3,
 )
-check_close("thresholds in another order", performance_profile(many, thresholds.flip(0)).flip(-1), profile)
+backwards = performance_profile(many, thresholds.flip(0))
+check_close("thresholds in another order", backwards.flip(-1), profile, hint="the result is in their order")
 ### END HIDDEN TESTS
 print("Right: a profile.")
 
@@ -823,8 +881,8 @@ plt.show()
 
 
 # %% kind="test" of="shaping" points=2
-def potential(obs):  # 10 for state 1, 20 for state 2, ...
-    return 10 * torch.as_tensor(obs)[..., 0]
+def potential(obs):  # 17 for state 1, 27 for state 2, ...
+    return 10 * torch.as_tensor(obs)[..., 0] + 7
 
 
 obs, next_obs = torch.tensor([[1.0], [3.0], [2.0]]), torch.tensor([[2.0], [1.0], [5.0]])
@@ -833,15 +891,18 @@ value = check_shape("shaping_reward", shaping_reward(potential, 0.5, obs, next_o
 check_close(
     "shaping_reward with gamma=0.5",
     value,
-    [0.0, -25.0, -20.0],
+    [-3.5, -28.5, -27.0],
     mistakes={
-        "gamma is missing": [10.0, -20.0, -20.0],
-        "gamma belongs to the next state, not to both": [5.0, -10.0, -10.0],
-        "gamma belongs to the next state, not to the one before": [15.0, -5.0, -10.0],
-        "the potential of a state that ended the episode is 0": [0.0, -25.0, 5.0],
-        "where the episode ends only gamma Phi(s') is dropped, -Phi(s) stays": [0.0, -25.0, 0.0],
-        "the sign is wrong: Phi of where it goes, less Phi of where it came from": [0.0, 25.0, 20.0],
-        "the two states are swapped": [-15.0, 5.0, -40.0],
+        "gamma is missing": [10.0, -20.0, -27.0],
+        "gamma belongs to the next state, not to both": [5.0, -10.0, -13.5],
+        "gamma belongs to the next state, not to the one before": [18.5, -1.5, -13.5],
+        "the potential of a state that ended the episode is 0": [-3.5, -28.5, 1.5],
+        "its potential is 0 where the episode ended; not the state": [-3.5, -28.5, -23.5],
+        "terminated is upside down": [-17.0, -37.0, 1.5],
+        "where the episode ends only gamma Phi(s') is dropped, -Phi(s) stays": [-3.5, -28.5, 0.0],
+        "the sign is wrong: Phi of where it goes, less Phi of where it came from": [3.5, 28.5, 27.0],
+        "Phi of where it came from is added, expected subtracted": [30.5, 45.5, 27.0],
+        "the two states are swapped": [-18.5, 1.5, -43.5],
     },
 )
 ### BEGIN HIDDEN TESTS
@@ -1041,7 +1102,7 @@ plt.show()
 #   falling, and what it scored. Different runs need different times, so each row has costs of its own. Return
 #   `[seeds]`.
 # - An evaluation that cost exactly the budget counts. Of several at the same cost, the last one counts. A run
-#   with nothing to show has NaN.
+#   with nothing to show has NaN. The arguments stay as they are.
 # - Other shapes, or costs that fall, are a `ValueError`.
 # - `common_budget` takes the costs of any number of agents, `[seeds, P]` each, with numbers of seeds and of
 #   evaluations of their own. It returns the largest budget that every single run has spent, a number: beyond
@@ -1071,7 +1132,12 @@ plt.show()
 # %% kind="test" of="budget" points=2
 costs = torch.tensor([[10.0, 20.0, 30.0, 50.0], [5.0, 25.0, 40.0, 60.0]])
 scores = torch.tensor([[5.0, 3.0, 2.0, 7.0], [4.0, 6.0, 5.0, 1.0]])
-value = check_shape("score_at_budget", score_at_budget(costs, scores, 30.0), (2,))
+given = costs.clone(), scores.clone()
+value = check_shape("score_at_budget", score_at_budget(*given, 30.0), (2,))
+check_true(
+    torch.equal(given[0], costs) and torch.equal(given[1], scores),
+    "the caller's costs or scores have changed: make new tensors (masked_fill, not masked_fill_)",
+)
 check_close(
     "score_at_budget at 30",
     value,
@@ -1082,6 +1148,8 @@ check_close(
         "an evaluation that cost exactly the budget counts": [3.0, 6.0],
         "it is the last evaluation of all, whatever it cost": [7.0, 1.0],
         "it is an interpolated value, which nobody has measured": [2.0, 6 - 5 / 15],
+        "each run has costs of its own, not those of the first one": [2.0, 5.0],
+        "it is the mean of all evaluations so far, expected the last one": [10 / 3, 5.0],
     },
 )
 early = as_tensor("scores", score_at_budget(costs, scores, 9.0))
@@ -1090,10 +1158,15 @@ check_true(
 )
 check_close("at 9 the second run", early[1], 4.0)
 ### BEGIN HIDDEN TESTS
-check_close("at 24.9", score_at_budget(costs, scores, 24.9), [3.0, 4.0])
+check_close(
+    "at 24.9",
+    score_at_budget(costs, scores, 24.9),
+    [3.0, 4.0],
+    mistakes={"it is the nearest evaluation, also where that cost too much": [3.0, 6.0]},
+)
 check_close("with a budget for everything", score_at_budget(costs, scores, 1e9), [7.0, 1.0])
 tied = score_at_budget(torch.tensor([[0.0, 0.0, 7.0]]), torch.tensor([[1.0, 2.0, 3.0]]), 5.0)
-check_close("two evaluations at the same cost", tied, [2.0])
+check_close("two evaluations at the same cost", tied, [2.0], mistakes={"the last of them counts": [1.0]})
 for bad in ((costs[0], scores[0]), (costs, scores[:, :2]), (costs.flip(1), scores)):
     refused = False
     try:
@@ -1105,7 +1178,7 @@ for bad in ((costs[0], scores[0]), (costs, scores[:, :2]), (costs.flip(1), score
 print("Right: what each run had to show.")
 
 # %% kind="test" of="budget" points=1
-fast, slow = torch.tensor([[1.0, 9.0], [2.0, 8.0]]), torch.tensor([[3.0, 6.0, 12.0]])
+fast, slow = torch.tensor([[1.0, 8.5], [2.0, 8.0], [3.0, 9.0]]), torch.tensor([[3.0, 6.0, 12.0]])
 check_close(
     "common_budget",
     common_budget(fast, slow),
@@ -1113,7 +1186,8 @@ check_close(
     mistakes={
         "it is the smallest cost of all, expected the smallest *last* cost": 1.0,
         "it is where the longest run ends": 12.0,
-        "every run counts, not only the first of each agent": 9.0,
+        "every run counts, not only the first of each agent": 8.5,
+        "every run counts, not only the longest of each agent": 9.0,
     },
 )
 ### BEGIN HIDDEN TESTS
@@ -1196,7 +1270,8 @@ for low, point, high, expected in (
     found = verdict(Interval(torch.tensor(point), torch.tensor(low), torch.tensor(high)))
     check_true(
         found == expected,
-        f"an improvement of {point}, interval {low} to {high}: verdict is {found!r}, expected {expected!r}",
+        f"an improvement of {point}, interval {low} to {high}: verdict is {found!r}, expected {expected!r} "
+        "(an Interval is point, low, high, in this order)",
     )
 ### BEGIN HIDDEN TESTS
 found = verdict(Interval(torch.tensor(0.02), torch.tensor(0.01), torch.tensor(9.0)))
