@@ -15,7 +15,7 @@
 # prediction to write down, and after it a question about what you saw. Both are read by a person. A wrong prediction
 # with a reason earns full marks.
 #
-# **Time** on two cores: about four minutes with `SCALE = "laptop"` (measured), less than one with `"smoke"`.
+# **Time** on two cores: about six minutes with `SCALE = "laptop"`, less than one with `"smoke"`.
 # With `"full"`, the published setting, the obstacles take about half an hour; reacher and cheetah take hours, and run
 # at that scale only.
 
