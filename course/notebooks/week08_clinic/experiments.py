@@ -409,7 +409,7 @@ for number, (variant, rows) in enumerate(charged.groupby("variant", sort=False))
         )
 axes[1].axvspan(0, tuning_steps, color=GREY, alpha=0.12, linewidth=0, label="spent on tuning")
 axes[1].set(xlabel="environment steps, tuning included", ylabel="return", title="The whole bill")
-axes[1].legend(loc="lower right")
+axes[1].legend(loc="lower center")
 plt.show()
 at_half = (
     both[both["env_steps"] <= trial_steps]
@@ -446,6 +446,7 @@ if load_results("final-comparison", "laptop") is not None:
     for ax, x in zip(axes, ("env_steps", "minutes", "model_calls"), strict=True):
         plot_results("final-comparison", x=x, title=f"against {x.replace('_', ' ')}", ax=ax)
         ax.set_xscale("symlog", linthresh={"env_steps": 100, "minutes": 0.05, "model_calls": 1000}[x])
+        ax.set_xlim(left=100 if x == "env_steps" else 0)
         ax.get_legend().remove()
     axes[-1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     plt.show()
