@@ -99,6 +99,7 @@ def test_the_ledger_counts_what_each_variant_cost() -> None:
     assert table.loc["B", "here"].to_dict() == {**expected, "CPU seconds": "120"}
     assert table.loc["B", "shipped"]["return"] == "100 [100, 100]"
     assert table.loc["B", "shipped"]["env steps"] == "204"
+    assert list(ledger_table(NAME, where="variant == 'B'").index) == [("B", "shipped")]
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:

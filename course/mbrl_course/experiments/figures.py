@@ -119,7 +119,12 @@ def plot_results(
 
 
 def ledger_table(
-    name: str, rows: pd.DataFrame | None = None, scale: str = "laptop", *, compare: bool = True
+    name: str,
+    rows: pd.DataFrame | None = None,
+    scale: str = "laptop",
+    *,
+    where: str = "",
+    compare: bool = True,
 ) -> pd.DataFrame:
     """What each variant earned in the end, and what it spent until then.
 
@@ -127,6 +132,7 @@ def ledger_table(
         name: of the experiment.
         rows: what was measured here; None for the shipped results alone.
         scale: at which it was measured.
+        where: counts only the rows of which this is true, as in `plot_results`.
         compare: list the shipped results below the rows.
 
     Returns:
@@ -141,6 +147,7 @@ def ledger_table(
     found = []
     for source, table in sources.items():
         if table is not None:
+            table = table.query(where) if where else table
             layout = layout_of(table)
             groups = labelled_groups(table, layout.by)
             found += [_ledger_row(label, source, group, layout) for label, group in groups.items()]

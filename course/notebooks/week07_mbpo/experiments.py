@@ -348,13 +348,7 @@ plt.show()
 print(shipped_note("mbpo-cartpole"))
 shown_beside("mbpo-cartpole", cartpole, "k = 1", "k = 10", "k = 3", "k = 30", title="Cart-pole")
 if shipped("mbpo-cartpole") is not None:
-    display(
-        ledger_table(
-            "mbpo-cartpole",
-            only(shipped("mbpo-cartpole"), "k = 1", "k = 3", "k = 10", "k = 30"),
-            compare=False,
-        )
-    )
+    display(ledger_table("mbpo-cartpole", where="variant.str.startswith('k = ')"))
 
 # %%
 print(shipped_note("mbpo-schedule"))
@@ -425,11 +419,7 @@ ratios = pd.concat(
 print(shipped_note("mbpo-cartpole"))
 shown_beside("mbpo-cartpole", ratios, *RATIOS, title="Cart-pole")
 if shipped("mbpo-cartpole") is not None:
-    display(
-        ledger_table(
-            "mbpo-cartpole", only(shipped("mbpo-cartpole"), *RATIOS, "SAC, as many updates"), compare=False
-        )
-    )
+    display(ledger_table("mbpo-cartpole", where=f"variant in {[*RATIOS, OPPONENTS[1]]}"))
 
 # %%
 print(shipped_note("mbpo-real-ratio"))
@@ -464,7 +454,7 @@ penalties = pd.concat([cartpole, run_variants("mbpo-cartpole", "penalty 2")], ig
 print(shipped_note("mbpo-cartpole"))
 shown_beside("mbpo-cartpole", penalties, *PENALTIES, title="Cart-pole")
 if shipped("mbpo-cartpole") is not None:
-    display(ledger_table("mbpo-cartpole", only(shipped("mbpo-cartpole"), *PENALTIES), compare=False))
+    display(ledger_table("mbpo-cartpole", where=f"variant in {list(PENALTIES)}"))
 
 # %%
 print(shipped_note("mbpo-penalty"))
