@@ -263,8 +263,8 @@ if (longer := shipped("dyna-ppo-cartpole")) is not None:
 # it, and why did the imagined batches not do the same to Dyna-PPO? (d) Count what the agents spent. When would you still take PPO?
 
 # %% [markdown] kind="written" id="explain-level-1" points=5
-# **Model answer.** (a) Three seeds show that the code works, and what size of return to expect; of the order early on they say little: even the bands of the five
-# shipped seeds are wide there, and overlap. A price at the start is not shown either. At 512 steps the five seeds average 62 (Dyna-PPO, large
+# **Model answer.** (a) Three seeds show that the code works, and what size of return to expect; of the order early on they say little (though at the end the three bands do not touch): even the early bands of the five
+# shipped seeds are wide, and overlap. A price at the start is not shown either. At 512 steps the five seeds average 62 (Dyna-PPO, large
 # batches) against 87 (PPO), within the bands; from 1024 steps on Dyna-PPO is not behind.
 #
 # (b) Horizon 5, small batches: 466 [250, 500] against 322 [191, 468] for PPO with small batches and as many updates. The probability of improvement is 0.70
@@ -273,7 +273,7 @@ if (longer := shipped("dyna-ppo-cartpole")) is not None:
 # after 1024 steps (median), the control needs 4608; over the first 2048 steps every run beats every run of the control (1.00). With large batches it is
 # no better than the control early (0.40 [0.08, 0.80]), but the first 475 come after 2048 steps, and at the end it is ahead in every pair, 500 [500, 500].
 #
-# (c) It fell apart: with 31,200 gradient steps on its real batches PPO was at 331 [145, 500] after 15,360 steps: two of the five runs had stood at 500 and
+# (c) It fell apart: with 31,200 gradient steps on its real batches PPO was at 331 [133, 500] after 15,360 steps: two of the five runs had stood at 500 and
 # lost it again (157 and 120), one never got beyond 466. PPO with 8,640 ended at 500 [500, 500] in every run. Too many passes through 512 steps overfit them, and move the policy far from the one that
 # collected them. Dyna-PPO took 29,670 gradient steps and kept 500 [428, 500], since its batches are new each time, and of the policy of the day. So the long
 # horizon's lead, 475 after 2,048 real steps against 5,120 for the better control and 12,288 for plain PPO, can't be bought with passes through real data.
@@ -410,13 +410,13 @@ plt.show()
 
 # %% [markdown] kind="written" id="explain-level-2" points=4
 # **Model answer.** (a) The longer, the better (five seeds, about 90,000 imagined steps and 8,400 gradient steps each): the first 475 come after 5,120 real steps with
-# a horizon of 20, after 8,192 with 10, after 13,312 with 5, and with 3 and 1 in fewer than half of the runs. One step is *worse than no model*: 264 [219, 301] in the end
-# against PPO's 461 [382, 481]. The model is not to blame: from 4,096 steps on its $E_1$ is below 0.00001 in every variant. A rollout of one step teaches only
+# a horizon of 20, after 8,192 with 10, after 13,312 with 5, and with 3 and 1 in fewer than half of the runs. One step is *worse than no model*: 264 [219, 307] in the end
+# against PPO's 461 [380, 481]. The model is not to blame: from 4,096 steps on its $E_1$ is below 0.00001 in every variant. A rollout of one step teaches only
 # what the value function says about the next state, thousands of times; twenty steps show the pole fall. Early on the model does limit: $E_{10}$ is above 1 up to 1,024
 # steps (as bad as predicting the mean change) and below 0.002 from 4,096 on. Since all horizons get the same number of imagined steps, they cost the same here (22 to 26 CPU seconds);
 # with as many rollouts, as in level 1, 20 steps cost about twice as much as 5.
 #
-# (b) Five seeds, a horizon of 5: up to 0.1 no harm is to be seen (500 in the end, as without noise), 0.3 hurts, 371 [315, 466]. Noise without a bias averages out over
+# (b) Five seeds, a horizon of 5: up to 0.1 no harm is to be seen (500 in the end, as without noise), 0.3 hurts, 371 [312, 466]. Noise without a bias averages out over
 # thousands of imagined steps: what PPO uses is the mean advantage. A bias, even a small one, is always the same, and is learned. Then comes a surprise: with 1 four of
 # the five seeds are at 500, and were at 475 after 5,120 steps (median), earlier than without any noise (13,312). So "the worse the model, the worse the agent" does not hold.
 # A guess: such noise throws imagined poles over within five steps, so that short rollouts show falls which they would not see otherwise, as long ones do. To test it, count the

@@ -461,7 +461,7 @@ if load_results("final-comparison", "laptop") is not None:
 # %% [markdown] kind="written" id="explain-final" points=4
 # **Model answer.** (Five shipped seeds, three starts each; IQM and 95 % interval in the last evaluation.) (a) For the robot, a planner with a learned model: CEM, PETS and random
 # shooting first reached -200 after 600 to 1,000 real steps (medians), SAC and MBPO after 1,250 and 1,500, Dyna-PPO after 11,264. In the
-# end CEM -125 [-178, -84], PETS -125 [-178, -84] and SAC -126 [-181, -83] can't be told apart, and the intervals of MBPO (-151) and random
+# end CEM -125 [-191, -83], PETS -125 [-191, -83] and SAC -126 [-192, -83] can't be told apart, and the intervals of MBPO (-151) and random
 # shooting (-191) overlap with theirs. For a fast simulator what counts are minutes: CEM needs 2.5 s to -200 and SAC 12 s, but a plan is paid for at
 # every step, for ever. PPO, the cheapest per step, has not learned the task in 40,960 steps (-1062): it would take many more, which a fast simulator has. For decisions within a millisecond a policy network
 # (SAC, MBPO, PPO), since a planner searches anew at every step. (b) Minutes against a planner, env steps
