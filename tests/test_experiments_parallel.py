@@ -227,7 +227,7 @@ def test_the_score_is_the_end_of_the_curve():
 def test_the_minutes_of_a_seed_are_those_of_all_its_variants(monkeypatch):
     rows = [(0, "a", 30.0), (0, "a", 60.0), (0, "b", 60.0), (0, "b", 120.0), (1, "a", 90.0), (1, "b", 30.0)]
     logs = pd.DataFrame(rows, columns=["seed", "variant", "cpu_seconds"]).assign(value=0.0)
-    header = {"minutes": "8.3 in all, 4.10 for a seed (median)"}
+    header: dict[str, str] | None = {"minutes": "8.3 in all, 4.10 for a seed (median)"}
     monkeypatch.setattr(tables, "load_results", lambda name, scale: logs)
     monkeypatch.setattr(tables, "load_header", lambda name, scale: header)
     assert minutes_per_seed("q2") == (3 + 2) / 2
