@@ -581,7 +581,7 @@ show_shipped("dyna-ppo-mpc", {"Planning in the ensemble, trial by trial": ""})
 # %% [markdown] kind="written" id="explain-level-3" points=4
 # **Model answer.** (a) In our run 54 % of the steps pass at 0.01 in the second batch and 95 % at 0.05; from 3000 steps on all pass. But what passes early is no better for it: its loss is 0.38
 # at 0.01 and 0.45 at 0.05, against 0.59 and 1.05 outside. All members are wrong *together*, since all of them have had too few gradient steps. Disagreement does not see that.
-# So it is no surprise that the gate helps nothing: three shipped seeds end at 500 with every gate as without one, and the strictest holds back but 3 % of the imagined steps.
+# So it is no surprise that the gate helps nothing: the five shipped seeds end at 500 with every gate as without one, and the strictest holds back but 3 % of the imagined steps.
 #
 # (b) The planner: with the same model CEM earned 49 and 94 after 512 steps and 86 to 110 after 1024, Dyna-PPO's policy about 16 and 40 to 50. It pays 9,000 imagined steps for each
 # real one, as long as it acts; the policy, once it is good, costs one small network. By 2048 steps the policy of level 1 earned 500.
