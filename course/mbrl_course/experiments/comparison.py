@@ -11,6 +11,7 @@ from mbrl_course.envs import Task, get_task
 from mbrl_course.evaluation import evaluate
 from mbrl_course.experiments.runner import Run
 from mbrl_course.experiments.variants import CountingModel, ledger, settings_of
+from mbrl_course.experiments.week03 import planner_return
 from mbrl_course.experiments.week05 import PETSTrialsConfig, run_trials
 from mbrl_course.experiments.week07 import MBPORunConfig, train_mbpo
 
@@ -101,15 +102,8 @@ def log_trial(
         planner = RandomPlanner(task.action_low, task.action_high, generator)
     costs = ledger(run, trial.env_steps, trial.model_calls, 0, trial.model_updates)
     with run.not_counted():
-        returns = evaluate(
-            task,
-            lambda obs: planner.plan(obs)[0],
-            config.num_eval_episodes,
-            run.seed,
-            on_reset=planner.reset,
-            progress=False,
-        )
-        run.log(variant=agent, eval_return=returns.mean(), **costs)
+        mean_return, _ = planner_return(task, planner, config.num_eval_episodes, run.seed)
+        run.log(variant=agent, eval_return=mean_return, **costs)
 
 
 def plan_with_one_network(task: Task, config: ComparisonConfig, run: Run, agent: str) -> None:
