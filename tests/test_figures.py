@@ -13,7 +13,13 @@ import pandas as pd
 import pytest
 
 from mbrl_course.experiments import shipping
-from mbrl_course.experiments.figures import ledger_table, plot_results, shipped, shipped_note
+from mbrl_course.experiments.figures import (
+    ledger_table,
+    plot_results,
+    shipped,
+    shipped_note,
+    show_shipped,
+)
 from mbrl_course.experiments.files import write_csv
 
 NAME = "pets-cartpole"
@@ -100,6 +106,30 @@ def test_the_ledger_counts_what_each_variant_cost() -> None:
     assert table.loc["B", "shipped"]["return"] == "100 [100, 100]"
     assert table.loc["B", "shipped"]["env steps"] == "204"
     assert list(ledger_table(NAME, where="variant == 'B'").index) == [("B", "shipped")]
+
+
+def test_shipped_results_are_shown_in_one_call(capsys: pytest.CaptureFixture[str]) -> None:
+    show_shipped(NAME, {"title": "steps"}, {"title": "minutes", "x": "minutes"}, where="trial > 0")
+    steps, minutes = plt.gcf().axes
+    assert (steps.get_title("left"), minutes.get_title("left")) == ("steps", "minutes")
+    assert minutes.get_legend() is None and steps.get_legend() is not None  # they hold the same curves
+    assert steps.get_ylim() == minutes.get_ylim()
+    shown = capsys.readouterr().out
+    assert shown.startswith("Shipped with the course: pets-cartpole") and "CPU seconds" in shown
+
+
+def test_each_picture_can_show_its_own_part() -> None:
+    parts = [{"title": name, "where": f"variant == '{name}'"} for name in "AB"]
+    show_shipped(NAME, *parts, ylim=(-1, 200))
+    for ax, name in zip(plt.gcf().axes, "AB", strict=True):
+        assert set(lines(ax)) == {f"{name} (5 seeds)"} and ax.get_ylim() == (-1, 200)
+        assert [text.get_text() for text in ax.get_legend().get_texts()] == [f"{name} (5 seeds)"]
+
+
+def test_where_nothing_ships_the_command_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    show_shipped("q4", {"title": "reacher"})
+    assert "mbrl-course run q4 --scale laptop" in capsys.readouterr().out
+    assert not plt.get_fignums()
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:

@@ -5,19 +5,24 @@
     ledger_table("pets-cartpole", rows, SCALE)
 
 `rows` are those of runs on this machine; behind them the curves draw the results that ship with the course.
-Without rows the shipped results are drawn themselves. How they are told apart is said in `tables`.
+Without rows the shipped results are drawn themselves; `show_shipped` does all of this for them, or says what
+makes them where none ship. How variants are told apart is said in `tables`.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from IPython.display import display
 from matplotlib.axes import Axes
 
 from mbrl_course.evaluation import iqm_interval
 from mbrl_course.experiments import load_header, load_results
 from mbrl_course.experiments.tables import Layout, final_rows, labelled_groups, layout_of
-from mbrl_course.plotting import plot_learning_curves
+from mbrl_course.plotting import new_axes, plot_learning_curves
 
 AXIS_LABELS = {
     "env_steps": "environment steps",
@@ -154,6 +159,37 @@ def ledger_table(
     if not found:
         raise ValueError(f"rows is None and no results of {name!r} ship at {scale!r}: expected either")
     return pd.DataFrame(found).fillna("").set_index(["variant", "measured"])
+
+
+def show_shipped(
+    name: str, *panels: dict[str, Any], ylim: tuple[float, float] | None = None, where: str = ""
+) -> None:
+    """Shows learning curves and ledger of the results that ship; the command that makes them, where none do.
+
+    Args:
+        name: of the experiment.
+        panels: of each picture, what `plot_results` is given, `title` and `x`, say.
+        ylim: vertical range, the same in all pictures; by default one that shows everything.
+        where: uses only the rows of which this is true, as in `plot_results`.
+    """
+    print(shipped_note(name))
+    if shipped(name) is None:
+        return
+    axes = new_axes(columns=len(panels), width=6.2, height=4.2)
+    seen: list[str] = []
+    for ax, panel in zip(axes, panels, strict=True):
+        plot_results(name, ax=ax, **{"where": where, **panel})
+        labels = ax.get_legend_handles_labels()[1]
+        if labels == seen:  # the same curves stand in the picture beside it
+            ax.get_legend().remove()
+        else:  # below the picture it hides no line
+            ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2 if len(labels) > 4 else 1)
+        seen = labels
+    lowest, highest = zip(*(ax.get_ylim() for ax in axes), strict=True)
+    for ax in axes:
+        ax.set_ylim(ylim or (min(lowest), max(highest)))
+    plt.show()
+    display(ledger_table(name, where=where))
 
 
 def _ledger_row(label: str, source: str, group: pd.DataFrame, layout: Layout) -> dict[str, str]:

@@ -56,7 +56,7 @@ from mbrl_course.dyna_ppo import DynaPPO
 from mbrl_course.envs import get_task
 from mbrl_course.evaluation import evaluate, probability_of_improvement, summary
 from mbrl_course.experiments import get_config, run
-from mbrl_course.experiments.figures import ledger_table, plot_results, shipped, shipped_note
+from mbrl_course.experiments.figures import ledger_table, plot_results, shipped, shipped_note, show_shipped
 from mbrl_course.experiments.tables import final_table
 from mbrl_course.imagination import (
     epistemic_variance,
@@ -71,6 +71,7 @@ from mbrl_course.plotting import COLORS, GREY, new_axes, plot_learning_curves
 
 torch.set_num_threads(1)  # the tensors are small: more threads would wait for each other
 task = get_task("cartpole")
+RETURNS = (0, 510)  # of CartPole-v1, with some room
 SHORT = {"total_steps": 5120, "eval_every": 512} if SCALE == "laptop" else {}
 
 
@@ -85,25 +86,9 @@ def measure(name, variants, seeds, **changes):
     return run(name, seeds, SCALE, overrides, fresh=not RESUME)
 
 
-def show_shipped(name, panels):
-    """Learning curves and ledger of the results that ship with the course; what makes them, where none do.
-
-    `panels` maps the title of each picture to a text that all of its variants' names hold.
-    """
-    print(shipped_note(name))
-    if shipped(name) is None:
-        return
-    axes = new_axes(columns=len(panels), width=6.2, height=4.8)
-    for ax, (title, part) in zip(axes, panels.items(), strict=True):
-        plot_results(name, title=title, where=f"variant.str.contains('{part}')", ax=ax)
-        legend_below(ax)
-    plt.show()
-    display(ledger_table(name))
-
-
 def legend_below(ax):
     """Puts the legend below the picture, so that it hides no line."""
-    ax.set_ylim(0, 510)
+    ax.set_ylim(RETURNS)
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=1)
 
 
@@ -210,9 +195,12 @@ plt.show()
 # real steps instead of 512, with as many imagined ones: more of the experience is imagined.
 
 # %%
+SMALL = "variant.str.contains('small')"
 show_shipped(
     "dyna-ppo-small-batches",
-    {"Real batches of 512": "^(?:(?!small).)*$", "Real batches of 128": "small"},
+    {"title": "Real batches of 512", "where": f"not {SMALL}"},
+    {"title": "Real batches of 128", "where": SMALL},
+    ylim=RETURNS,
 )
 
 # %% [markdown]
@@ -252,7 +240,7 @@ if small is not None:
 # And three times as many real steps, in batches of 512, with the control for the long horizon, too:
 
 # %%
-show_shipped("dyna-ppo-cartpole", {"15,360 real steps": ""})
+show_shipped("dyna-ppo-cartpole", {"title": "15,360 real steps"}, ylim=RETURNS)
 if (longer := shipped("dyna-ppo-cartpole")) is not None:
     display(to_80_percent("dyna-ppo-cartpole", longer))
 
@@ -318,7 +306,7 @@ if MORE:
     for ax, (name, variants) in zip(axes, chosen.items(), strict=True):
         rows = measure(name, variants, (0,), **SHORT)
         plot_results(name, rows, SCALE, compare=False, title=name, ax=ax)
-        ax.set_ylim(0, 510)
+        ax.set_ylim(RETURNS)
         ledgers.append(ledger_table(name, rows, SCALE, compare=False))
     plt.show()
     display(pd.concat(ledgers))
@@ -329,10 +317,10 @@ if MORE:
 # fitted to.
 
 # %%
-show_shipped("dyna-ppo-horizon", {"Imagined horizon": ""})
-show_shipped("dyna-ppo-noise", {"A model that is made worse on purpose": ""})
-show_shipped("dyna-ppo-regimes", {"Passes of the model / imagined batches": ""})
-show_shipped("dyna-ppo-buffer", {"Transitions that the model is fitted to": ""})
+show_shipped("dyna-ppo-horizon", {"title": "Imagined horizon"}, ylim=RETURNS)
+show_shipped("dyna-ppo-noise", {"title": "A model that is made worse on purpose"}, ylim=RETURNS)
+show_shipped("dyna-ppo-regimes", {"title": "Passes of the model / imagined batches"}, ylim=RETURNS)
+show_shipped("dyna-ppo-buffer", {"title": "Transitions that the model is fitted to"}, ylim=RETURNS)
 
 # %% [markdown]
 # ### Where the agent has been, and what the model remembers
@@ -496,8 +484,9 @@ pd.DataFrame(rows).round({"pass, %": 0, "loss inside": 5, "loss outside": 3})
 # Did it help the agent? Gates and ensemble sizes over seeds, as far as they ship.
 
 # %%
-show_shipped("dyna-ppo-gate", {"The gate: epistemic variance up to which the model is trusted": ""})
-show_shipped("dyna-ppo-ensemble", {"Members of the ensemble": ""})
+TRUSTED = "The gate: epistemic variance up to which the model is trusted"
+show_shipped("dyna-ppo-gate", {"title": TRUSTED}, ylim=RETURNS)
+show_shipped("dyna-ppo-ensemble", {"title": "Members of the ensemble"}, ylim=RETURNS)
 
 # %% [markdown]
 # ### A policy, or a plan?
@@ -571,7 +560,7 @@ plt.show()
 # The whole loop of planning, trial by trial as in week 5, for mean and worst member, over seeds, as far as it ships:
 
 # %%
-show_shipped("dyna-ppo-mpc", {"Planning in the ensemble, trial by trial": ""})
+show_shipped("dyna-ppo-mpc", {"title": "Planning in the ensemble, trial by trial"}, ylim=RETURNS)
 
 # %% [markdown]
 # **Explain what you see.** (a) What does the gate let through early and late, and how good is disagreement as a warning? Look for states that

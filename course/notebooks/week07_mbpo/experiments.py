@@ -55,7 +55,7 @@ from IPython.display import display
 from mbrl_course.buffers import ReplayBuffer
 from mbrl_course.envs import get_task
 from mbrl_course.experiments import get_config, run
-from mbrl_course.experiments.figures import ledger_table, plot_results, shipped, shipped_note
+from mbrl_course.experiments.figures import ledger_table, plot_results, shipped, shipped_note, show_shipped
 from mbrl_course.experiments.variants import settings_of, variant_of
 from mbrl_course.mbpo import MBPO, MBPOConfig
 from mbrl_course.mbpo_theory import compounding_error
@@ -146,17 +146,11 @@ ledger_table("mbpo-cartpole", cartpole, SCALE, compare=False)
 # minutes of one core.
 
 # %%
-print(shipped_note("mbpo-pendulum"))
-if shipped("mbpo-pendulum") is not None:
-    left, right = new_axes(columns=2, width=6.0, height=4.0)
-    plot_results("mbpo-pendulum", title="Pendulum: against real steps", ax=left)
-    plot_results("mbpo-pendulum", x="minutes", title="... and against minutes", ax=right)
-    for ax in (left, right):
-        ax.axhline(-200, color="black", linestyle=":", linewidth=1)
-    left.legend(loc="lower right", fontsize=8.5)
-    right.get_legend().remove()
-    plt.show()
-    display(ledger_table("mbpo-pendulum"))
+show_shipped(
+    "mbpo-pendulum",
+    {"title": "Pendulum: against real steps"},
+    {"title": "... and against minutes", "x": "minutes"},
+)
 
 # %% [markdown]
 # InvertedPendulum, MuJoCo's own: the first 1000 steps here (the shipped runs, if there are any, go on to 2000).
@@ -351,20 +345,8 @@ if shipped("mbpo-cartpole") is not None:
     display(ledger_table("mbpo-cartpole", where="variant.str.startswith('k = ')"))
 
 # %%
-print(shipped_note("mbpo-schedule"))
-if shipped("mbpo-schedule") is not None:
-    plot_results(
-        "mbpo-schedule", title="Pendulum: the length of the rollouts", ax=new_axes(width=7.0, height=4.2)[0]
-    )
-    plt.show()
-    display(ledger_table("mbpo-schedule"))
-print(shipped_note("q6"))
-if shipped("q6") is not None:
-    plot_results(
-        "q6", title="Half-cheetah: rollouts of 0, 1 and 10 steps", ax=new_axes(width=7.0, height=4.2)[0]
-    )
-    plt.show()
-    display(ledger_table("q6"))
+show_shipped("mbpo-schedule", {"title": "Pendulum: the length of the rollouts"})
+show_shipped("q6", {"title": "Half-cheetah: rollouts of 0, 1 and 10 steps"})
 
 # %% [markdown]
 # Where a line above says that nothing ships yet: the command in it measures it, in some minutes per seed, and
@@ -422,15 +404,7 @@ if shipped("mbpo-cartpole") is not None:
     display(ledger_table("mbpo-cartpole", where=f"variant in {[*RATIOS, OPPONENTS[1]]}"))
 
 # %%
-print(shipped_note("mbpo-real-ratio"))
-if shipped("mbpo-real-ratio") is not None:
-    plot_results(
-        "mbpo-real-ratio",
-        title="Pendulum: the share of real transitions",
-        ax=new_axes(width=7.0, height=4.2)[0],
-    )
-    plt.show()
-    display(ledger_table("mbpo-real-ratio"))
+show_shipped("mbpo-real-ratio", {"title": "Pendulum: the share of real transitions"})
 
 # %% [markdown]
 # ## 5. The price of doubt
@@ -457,13 +431,7 @@ if shipped("mbpo-cartpole") is not None:
     display(ledger_table("mbpo-cartpole", where=f"variant in {list(PENALTIES)}"))
 
 # %%
-print(shipped_note("mbpo-penalty"))
-if shipped("mbpo-penalty") is not None:
-    plot_results(
-        "mbpo-penalty", title="Pendulum: the price of disagreement", ax=new_axes(width=7.0, height=4.2)[0]
-    )
-    plt.show()
-    display(ledger_table("mbpo-penalty"))
+show_shipped("mbpo-penalty", {"title": "Pendulum: the price of disagreement"})
 
 # %% [markdown]
 # **Explain parts 2, 4 and 5.** (a) Which of the four kinds of work took most of the time, in each of the three settings? What
