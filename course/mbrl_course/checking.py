@@ -158,6 +158,14 @@ def _guess(tensor: Tensor, expected: Tensor, rtol: float, atol: float) -> str:
         ratio = tensor[mask] / expected[mask]
         factor = float(ratio[0])
         same = bool(torch.allclose(ratio, ratio[:1].expand_as(ratio), rtol=10 * rtol, atol=0))
-        if same and abs(factor) > 1e-6 and _close(tensor, factor * expected, 10 * rtol, atol):
+        # any number is some multiple of the right one: alone, that says something where it is 2, 1/2, 3 ...
+        telling = len(ratio) > 1 or _is_simple(factor, 10 * rtol)
+        if same and telling and abs(factor) > 1e-6 and _close(tensor, factor * expected, 10 * rtol, atol):
             return f": it is {factor:.4g} times what it should be"
     return ""
+
+
+def _is_simple(factor: float, rtol: float) -> bool:
+    """Whether a factor is a whole number from 2 to 100 or one over it, give or take a sign and `rtol`."""
+    size = max(abs(factor), 1 / abs(factor)) if factor else 0.0
+    return 1.5 < size < 100.5 and abs(size - round(size)) <= rtol * size
