@@ -305,6 +305,18 @@ MISTAKES = {
         "imagines before the model is fitted",
     ),
     "forgets": (DYNA, "self.remember(transitions)", "self.remember(transitions[-1:])", "list of all 8"),
+    "fitted to all that was ever visited": (
+        DYNA,
+        "data = self.buffer.all()",
+        "data = self.visited.all()",
+        "self.buffer, which forgets",
+    ),
+    "imagines from all that was ever visited": (
+        DYNA,
+        "self.buffer.sample(",
+        "self.visited.sample(",
+        "each start to the buffer's states",
+    ),
     "no model is ignored": (DYNA, "not self.config.use_model or ", "", "plain PPO"),
     "starts at once": (DYNA, " or self.ppo.counters.real_steps < self.config.model_start", "", "model_start"),
     "starts too late": (DYNA, "real_steps < self", "real_steps <= self", "model_start"),

@@ -46,6 +46,12 @@ MISTAKES = {
     "the mean": (IQM, MIDDLE, "return ordered.mean(dim=-1)", "plain mean"),
     "the median": (IQM, MIDDLE, "return (ordered[..., 3] + ordered[..., 4]) / 2", "it is the median"),
     "not sorted": (IQM, SORTED, "ordered = scores.flatten(-2)", "not sorted"),
+    "sorted in place": (
+        IQM,
+        SORTED,
+        "ordered = scores.flatten(-2)\n    ordered.copy_(ordered.sort().values)",
+        "scores that were passed have changed",
+    ),
     "an eighth at each end": (IQM, CUT, "cut = ordered.shape[-1] // 8", "half a quarter"),
     "rounded up": (IQM, CUT, "cut = -(-ordered.shape[-1] // 4)", "is rounded up"),
     "rounded to the nearest": (IQM, CUT, "cut = round(ordered.shape[-1] / 4)", "to the nearest"),

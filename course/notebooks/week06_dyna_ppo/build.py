@@ -1427,6 +1427,14 @@ check_true(late["epochs"] == [4, 4], "config.imag_epochs says how many passes an
 check_true(run["epochs"] == [None] * 4, "config.imag_epochs is None by default, and passed on as it is")
 ended = watched_run(2, learned_end=True)
 check_true(ended["end_fits"] == [16, 32], "learned_end is fitted to the same data as the model")
+full = watched_run(3, buffer_capacity=20, imag_rollouts=200)
+check_true(
+    [rows for rows, _ in full["fits"]] == [16, 20, 20],
+    f"with a buffer_capacity of 20 the model was fitted to {[rows for rows, _ in full['fits']]} transitions, "
+    "expected 16, 20 and 20: self.buffer, which forgets",
+)
+distance = torch.cdist(full["made"]["obs"][0], full["stored"]).amin(dim=1)
+check_close("the distance of each start to the buffer's states", distance, torch.zeros(200), atol=1e-3)
 ### END HIDDEN TESTS
 print("Right: act, learn, remember, fit, imagine, learn.")
 

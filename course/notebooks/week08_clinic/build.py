@@ -157,12 +157,14 @@ plt.show()
 
 # %% kind="test" of="iqm" points=2
 scores = torch.tensor([8.0, 0, 100, 2, 9, 4, 10, 1])[:, None]  # [8, 1], sorted: 0 1 | 2 4 8 9 | 10 100
+given = scores.clone()
 value = check_shape(
     "interquartile_mean(scores)",
-    interquartile_mean(scores),
+    interquartile_mean(given),
     (),
     {(1,): "flatten seeds and tasks into one axis first: the result has neither"},
 )
+check_true(torch.equal(given, scores), "the scores that were passed have changed: sort a copy of them")
 check_close(
     "the IQM of 0, 1, 2, 4, 8, 9, 10, 100",
     value,
