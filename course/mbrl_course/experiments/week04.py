@@ -318,7 +318,13 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
         function=run_mpc_variants,
         configs=scales(
             _Q4,
-            {"num_iterations": 4, "gradient_steps": 500, "num_sequences": 300, "hidden_sizes": (128, 128)},
+            {
+                "num_iterations": 4,
+                "steps_per_iteration": 400,
+                "gradient_steps": 500,
+                "num_sequences": 300,
+                "hidden_sizes": (128, 128),
+            },
             {
                 "num_iterations": 1,
                 "initial_steps": 200,
