@@ -287,6 +287,6 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
         "100/15/3 far below 500/30/5: 28 against 100 to 150 in one report, on another cart-pole",
     ),
     *_comparisons("pendulum", "Pendulum"),
-    *_pareto("cartpole-swingup", "Cart-pole swing-up", horizon=25, num_trials=7, preset="iCEM 40/25/2"),
+    *_pareto("cartpole-swingup", "Cart-pole swing-up", horizon=25, num_trials=7, preset="iCEM 40/35/2"),
     *_pareto("pendulum", "Pendulum", horizon=20, num_trials=5, preset="3 members"),
 )
