@@ -80,6 +80,14 @@ def test_verdicts_on_made_up_runs() -> None:
     assert "harmful" in tables_text(PETS, logs)
 
 
+def test_runs_that_are_not_finished_have_no_say() -> None:
+    base = [[0.4, 0.5 + 0.01 * i] for i in range(6)]
+    started = runs("small gain", [[0.8, 0.8]] * 7)
+    started = started[(started["seed"] < 6) | (started["trial"] < 2)]
+    row = verdict_table(PETS, pd.concat([runs("PETS", base), started])).iloc[0]
+    assert row["seeds"] == 6 and row["score"] == 0.8
+
+
 def test_a_gain_over_nothing_has_no_percentage() -> None:
     logs = pd.concat([runs("PETS", [[-1.0]] * 5), runs("small gain", [[0.5]] * 5)])
     row = verdict_table(PETS, logs).iloc[0]
@@ -190,7 +198,7 @@ def test_the_comparison_keeps_a_ledger_of_every_agent() -> None:
     assert first["random shooting"] == first["CEM"] == first["PETS"]  # the same random trial
     last = frame.groupby("variant").tail(1).set_index("variant")
     planners, off_policy = ["random shooting", "CEM", "PETS"], ["SAC", "MBPO"]
-    assert (last.loc[planners, "env_steps"] == 400).all()
+    assert (last.loc[planners, "env_steps"] == 200).all()  # of the random trial
     assert (last.loc[off_policy, "env_steps"] == 210).all() and last.loc["PPO", "env_steps"] == 512
     calls = last["model_calls"]
     plans = 200 * 20 * 2 * 3  # 200 plans, 20 sequences, 2 iterations, 3 steps

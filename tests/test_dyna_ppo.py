@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mbrl_course.buffers import Batch
+from mbrl_course.clinic import shaped_task
 from mbrl_course.dyna_ppo import DynaPPO, DynaPPOConfig
 from mbrl_course.ensembles import EnsembleConfig, GaussianEnsemble
 from mbrl_course.envs import get_task
@@ -213,6 +214,28 @@ def test_without_a_model_it_is_ppo_step_by_step():
         assert torch.equal(agent.ppo.obs, plain.obs)
     assert agent.ppo.counters.imagined_steps == 0
     assert vars(agent.ppo.counters) == vars(plain.counters)
+
+
+def test_runs_with_neighbouring_seeds_share_no_environment():
+    config = DynaPPOConfig(**SMALL)
+    starts = torch.cat([DynaPPO(get_task("cartpole"), config, seed=seed).ppo.obs for seed in range(3)])
+    assert len(starts.unique(dim=0)) == 3 * config.num_envs
+
+
+def test_weights_of_policy_and_model_are_drawn_apart():
+    agent = small_agent(seed=4)
+    assert agent.generator.initial_seed() != agent.ppo.generator.initial_seed() == 4
+
+
+def test_a_shaped_task_is_shaped_in_real_and_in_imagined_steps():
+    task = get_task("pendulum")
+    shaped = shaped_task(task, lambda obs: 100 * obs[..., 0], 0.99)
+    agent = DynaPPO(shaped, DynaPPOConfig(**SMALL), seed=0)
+    agent.iterate()
+    rows = agent.buffer.all()
+    expected = shaped.reward(rows.obs, rows.action, rows.next_obs)
+    torch.testing.assert_close(rows.reward, expected, atol=1e-2, rtol=1e-3)
+    assert (expected - task.reward(rows.obs, rows.action, rows.next_obs)).abs().max() > 1
 
 
 def test_a_model_changes_the_policy_but_not_the_first_real_batch():

@@ -232,6 +232,13 @@ def test_bad_configurations_are_refused_by_name(field, value):
         small(**{field: value})
 
 
+def test_a_fit_that_breaks_down_says_so():
+    data = linear_batch(50, noise=0.3)
+    data.next_obs[7] = torch.inf
+    with pytest.raises(FloatingPointError, match=r"the loss is (nan|inf) after 1 epochs: are"):
+        GaussianEnsemble(2, 2, small()).fit(data, max_epochs=3, generator=generator(0))
+
+
 def test_bad_input_is_named():
     model = GaussianEnsemble(2, 1, small())
     with pytest.raises(ValueError, match=r"obs has shape \[4, 3\], expected \[N, 2\]"):

@@ -238,6 +238,27 @@ def test_seconds_are_those_of_the_unit_without_what_is_not_counted(monkeypatch: 
     assert seed_run.seconds == 5 + 2 * 13
 
 
+def test_a_checkpoint_during_an_evaluation_does_not_count_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("mbrl_course.experiments.runner._clocks", lambda: (now[0], now[0]))
+    first = Run(0, tmp_path)
+    for _ in first.units(["one"]):
+        now[0] += 3
+        with first.not_counted():
+            now[0] += 10
+            first.checkpoint({})
+        break
+    now[0] += 1000  # interrupted
+    second = Run(0, tmp_path)
+    second._load()
+    for _ in second.units(["one"]):
+        now[0] += 2
+        assert second.unit_seconds == (5.0, 5.0)
+    assert second.seconds == 15
+
+
 def test_variants_change_what_they_name() -> None:
     config = get_config("q4", "laptop", {"horizon": "7"})
     name, variant = variant_of(config, "a name: hidden_sizes=8/16 ensemble_size=2")

@@ -67,6 +67,11 @@ def filled(num, value=0.0):
     return buffer
 
 
+def test_a_schedule_needs_steps_that_increase():
+    with pytest.raises(ValueError, match=r"steps is \(1, 1\), expected two increasing numbers"):
+        rollout_length_schedule(5, (1, 1))
+
+
 def test_the_schedule_is_that_of_the_paper():
     """Hopper: 1 up to 20,000 steps, then a line to 15 at 100,000 (Appendix C)."""
     lengths = [rollout_length_schedule(t, (20_000, 100_000), (1, 15)) for t in (0, 20_000, 60_000, 10**6)]
@@ -388,6 +393,7 @@ def test_it_learns_to_balance():
         ("real_ratio", 1.5),
         ("rollout_lengths", (1,)),
         ("rollout_lengths", (-1, 1)),
+        ("rollout_lengths", (2, 0)),
         ("rollout_steps", (5, 5)),
         ("num_elites", 9),
         ("penalty", -1.0),

@@ -48,5 +48,7 @@ def test_bad_input_is_named():
     model = MultiStepModel(2, 1, MultiStepConfig(num_steps=4))
     with pytest.raises(ValueError, match=r"actions has shape \[5, 3, 1\], expected \[5, 4, A\]"):
         model.predict(torch.zeros(5, 2), torch.zeros(5, 3, 1))
+    with pytest.raises(ValueError, match=r"obs has shape \[5, 4, 2\], expected \[5, 5, D\]"):
+        model.fit(torch.zeros(5, 4, 2), torch.zeros(5, 4, 1), 1)
     with pytest.raises(ValueError, match="num_steps"):
         MultiStepConfig(num_steps=0)

@@ -49,6 +49,19 @@ def test_rounded_outputs_are_float32_and_close() -> None:
     assert 0 < error < 0.02  # 8 significant bits, over three layers
 
 
+def test_an_ensembles_rounded_weights_follow_each_training_step() -> None:
+    config = EnsembleConfig(hidden_sizes=(16,), precision="bfloat16", learning_rate=0.05)
+    model = GaussianEnsemble(2, 1, config, generator=torch.Generator().manual_seed(0))
+    obs, action = torch.randn(40, 2), torch.randn(40, 1)
+    before = model.predict(obs, action).obs
+    for _ in range(5):
+        model.training_step(torch.randn(5, 40, 3), torch.ones(5, 40, 2))
+    after = model.predict(obs, action).obs
+    model.network.forget_rounded()
+    assert torch.equal(after, model.predict(obs, action).obs)
+    assert (after - before).abs().max() > 0.1
+
+
 def test_rounded_weights_follow_a_change_of_the_weights() -> None:
     network, x = make_network()
     optimizer = torch.optim.Adam(network.parameters(), lr=0.05)

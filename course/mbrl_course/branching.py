@@ -31,8 +31,13 @@ def rollout_length_schedule(
 
     Returns:
         k, a whole number; 0 means that nothing is imagined.
+
+    Raises:
+        ValueError: `steps` do not increase.
     """
     (start, end), (first, last) = steps, lengths
+    if start >= end:
+        raise ValueError(f"steps is {steps}, expected two increasing numbers")
     share = min(max((env_steps - start) / (end - start), 0.0), 1.0)
     return int(first + share * (last - first) + 1e-9)  # 1e-9: where the line meets a whole number, that one
 

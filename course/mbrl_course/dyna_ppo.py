@@ -31,6 +31,7 @@ from mbrl_course.imagination import (
     uncertainty_gate,
 )
 from mbrl_course.ppo import PPO, PPOConfig, RolloutBatch
+from mbrl_course.seeding import independent_seeds
 
 
 class LearnedEnd(Protocol):
@@ -144,8 +145,9 @@ class DynaPPO:
             learned_end: a termination function to be learned; the task's own is used where there is none.
         """
         self.task, self.config = task, config or DynaPPOConfig()
-        self.ppo = PPO(task.env_id, self.config, seed, **task.env_kwargs)
-        self.generator = torch.Generator().manual_seed(seed)  # PPO's own stays as it is without a model
+        self.ppo = PPO(task.make_env, self.config, seed)
+        # not PPO's own, which stays as it is without a model
+        self.generator = torch.Generator().manual_seed(*independent_seeds(seed, 1))
         self.learned_end = learned_end
         self.choices: Tensor | None = None
         if isinstance(self.ppo.action_space, gym.spaces.Discrete):

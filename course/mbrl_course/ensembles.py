@@ -144,14 +144,15 @@ class EnsembleConfig:
 
     Attributes:
         ensemble_size: E, number of networks.
-        num_elites: how many of them are used after a fit.
+        num_elites: how many of them are used after a fit; all where there are no hold-out data to choose by.
         hidden_sizes: width of each hidden layer.
         activation: "silu", "relu" or "tanh".
         learning_rate: of AdamW.
         weight_decay: of AdamW.
         batch_size: transitions per gradient step and member.
         holdout_fraction: share of the data for early stopping and for choosing elites, in [0, 1).
-        patience: a member stops after this many epochs without an improvement by 1 % of its hold-out MSE.
+        patience: a fit stops after this many epochs in which no member improved its hold-out MSE by 1 %; each
+            goes back to its own best epoch.
         bootstrap: each member sees its own bootstrap of the data; otherwise all see all.
         learn_reward: predict the reward too, as one more output.
         bound_penalty: weight of the regulariser that pulls the learned bounds together.
@@ -320,6 +321,7 @@ class GaussianEnsemble(nn.Module):
 
         Raises:
             ValueError: there are no data.
+            FloatingPointError: the loss is not finite any more.
         """
         inputs, targets = self._training_data(data)
         train, holdout = split_holdout(len(inputs), self.config.holdout_fraction, generator)
@@ -330,6 +332,9 @@ class GaussianEnsemble(nn.Module):
         best = _BestWeights(self.network, self.config.patience)
         for _ in tqdm(range(max_epochs), "epochs", disable=not progress, leave=False):
             result.train_losses.append(self._epoch(inputs, targets, own_rows, generator))
+            if not math.isfinite(result.train_losses[-1]):
+                what = f"the loss is {result.train_losses[-1]} after {len(result.train_losses)} epochs"
+                raise FloatingPointError(f"{what}: are the data finite, and is learning_rate small enough?")
             result.num_updates += -(-own_rows.shape[1] // self.config.batch_size)
             if len(holdout):
                 result.holdout_mse.append(self.holdout_mse(inputs[holdout], targets[holdout]))
@@ -359,6 +364,7 @@ class GaussianEnsemble(nn.Module):
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
+        self.network.forget_rounded()
         return nll.detach()
 
     def _epoch(

@@ -36,6 +36,7 @@ from mbrl_course.networks import SCHEDULES
 from mbrl_course.ppo import Counters
 from mbrl_course.prioritized import PrioritizedReplayBuffer
 from mbrl_course.sac import SAC, SACConfig
+from mbrl_course.seeding import independent_seeds
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,9 @@ class MBPOConfig(SACConfig):
             raise ValueError(f"rollout_lengths is {self.rollout_lengths}, expected two numbers of at least 0")
         if len(self.rollout_steps) != 2 or self.rollout_steps[0] >= self.rollout_steps[1]:
             raise ValueError(f"rollout_steps is {self.rollout_steps}, expected two increasing numbers")
+        if self.rollout_lengths[1] == 0 < self.rollout_lengths[0]:
+            got = f"rollout_lengths is {self.rollout_lengths}"
+            raise ValueError(f"{got}, expected no end of imagination: what was imagined would grow stale")
         if not self.penalty >= 0:
             raise ValueError(f"penalty is {self.penalty}, expected 0 or more")
         if not self.model_learning_rate > 0:
@@ -144,7 +148,8 @@ class MBPO:
         """An untrained agent at the start of its first episode; `seed` is that of everything."""
         self.task, self.config = task, config or MBPOConfig()
         self.generator = torch.Generator().manual_seed(seed)  # of SAC, and of which transitions it sees
-        self.model_generator = torch.Generator().manual_seed(seed)  # SAC's own stays as it is without a model
+        # the model has its own, so that SAC's stays as it is without a model
+        self.model_generator = torch.Generator().manual_seed(*independent_seeds(seed, 1))
         self.sac = SAC(task.obs_dim, task.action_low, task.action_high, self.config, self.generator)
         terminated = task.terminated
         self.learned_termination: LearnedTermination | None = None

@@ -113,6 +113,9 @@ class MultiStepModel(nn.Module):
             ValueError: the stretches have another length than `num_steps`.
         """
         self._check(obs[:, 0], actions)
+        if obs.shape[1] != self.config.num_steps + 1:
+            expected = f"[{len(obs)}, {self.config.num_steps + 1}, D]"
+            raise ValueError(f"obs has shape {list(obs.shape)}, expected {expected}")
         changes = obs[:, 1:] - obs[:, :1]  # [N, K, D]
         self.obs_normalizer.fit(obs.flatten(0, 1))
         self.action_normalizer.fit(actions.flatten(0, 1))

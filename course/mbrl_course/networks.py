@@ -119,6 +119,10 @@ class EnsembleMLP(nn.Module):
                 x = self.activation(x)
         return x
 
+    def forget_rounded(self) -> None:
+        """To be called after a step of a fused optimizer, which changes weights without a trace."""
+        self._rounded = None
+
     def _parameters_in(self, precision: torch.dtype | None) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         """Weights and biases, rounded once after each change of theirs."""
         weights, biases = list(self.weights), list(self.biases)

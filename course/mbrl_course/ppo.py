@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -19,6 +20,7 @@ from torch.distributions import Categorical, Distribution, Independent, Normal
 
 from mbrl_course.envs.resumable import ResumableEnv
 from mbrl_course.networks import orthogonal_mlp
+from mbrl_course.seeding import independent_seeds
 
 
 def generalized_advantages(
@@ -212,29 +214,30 @@ class PPO:
     """The agent: `collect` a batch, `update` on it, and again."""
 
     def __init__(
-        self, env_id: str, config: PPOConfig | None = None, seed: int = 0, **env_kwargs: Any
+        self,
+        env: str | Callable[[], gym.Env],
+        config: PPOConfig | None = None,
+        seed: int = 0,
+        **env_kwargs: Any,
     ) -> None:
-        """An untrained agent for the Gymnasium environment `env_id`.
+        """An untrained agent for a Gymnasium environment.
 
         Args:
-            env_id: as `gymnasium.make` takes it; `env_kwargs` go there too.
+            env: its name, as `gymnasium.make` takes it (`env_kwargs` go there too), or what makes one.
             config: settings.
             seed: of environments, weights and all draws.
         """
         self.config = config or PPOConfig()
         self.generator = torch.Generator().manual_seed(seed)
-        self.envs = gym.make_vec(
-            env_id,
-            num_envs=self.config.num_envs,
-            vectorization_mode="sync",
-            vector_kwargs={"autoreset_mode": gym.vector.AutoresetMode.SAME_STEP},
-            wrappers=[ResumableEnv],
-            **env_kwargs,
+        make_env = partial(gym.make, env, **env_kwargs) if isinstance(env, str) else env
+        self.envs = gym.vector.SyncVectorEnv(
+            [lambda: ResumableEnv(make_env())] * self.config.num_envs,
+            autoreset_mode=gym.vector.AutoresetMode.SAME_STEP,
         )
         self.action_space = self.envs.single_action_space
         obs_space = self.envs.single_observation_space
         if not isinstance(obs_space, gym.spaces.Box) or len(obs_space.shape) != 1:
-            raise TypeError(f"{env_id} has observations in {obs_space}, expected vectors")
+            raise TypeError(f"{env} has observations in {obs_space}, expected vectors")
         self.policy = ActorCritic(
             obs_space.shape[0], self.action_space, self.config.hidden_sizes, self.generator
         )
@@ -242,7 +245,8 @@ class PPO:
             self.policy.parameters(), lr=self.config.learning_rate, eps=1e-5, foreach=True
         )
         self.counters = Counters()
-        self.obs = self._tensor(self.envs.reset(seed=seed)[0])  # [N, D]
+        seeds: list[int | None] = [*independent_seeds(seed, self.config.num_envs)]
+        self.obs = self._tensor(self.envs.reset(seed=seeds)[0])  # [N, D]
         self.running_returns = np.zeros(self.config.num_envs)
         self.episode_returns: list[tuple[int, float]] = []  # (real steps so far, return)
 
@@ -378,8 +382,8 @@ class PPO:
         self.policy.load_state_dict(state["policy"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.generator.set_state(state["generator"])
-        for env, saved in zip(self.envs.envs, state["envs"], strict=True):  # type: ignore[attr-defined]
-            env.load_state_dict(saved)
+        for env, saved in zip(self.envs.envs, state["envs"], strict=True):
+            env.load_state_dict(saved)  # type: ignore[attr-defined]
         vars(self.counters).update(state["counters"])
         self.obs = state["obs"].clone()
         self.running_returns = state["running_returns"].numpy().copy()

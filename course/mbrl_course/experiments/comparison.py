@@ -94,15 +94,21 @@ def run_comparison(config: ComparisonConfig, run: Run) -> None:
 def log_trial(
     run: Run, task: Task, config: ComparisonConfig, agent: str, trial: Trial, planner: Planner | None
 ) -> None:
-    """The row of a trial: how good its planner is (None: random actions), from the same starts for all."""
+    """The row of a trial: how good its planner is (None: random actions), from the same starts for all.
+
+    The model knows nothing of the trial's own steps yet, so they are not among its real steps.
+    """
     from mbrl_course.pets import RandomPlanner
 
     if planner is None:
         generator = torch.Generator().manual_seed(run.seed)
         planner = RandomPlanner(task.action_low, task.action_high, generator)
-    costs = ledger(run, trial.env_steps, trial.model_calls, 0, trial.model_updates)
+    learned_from = trial.env_steps - len(trial.transitions.obs)
+    costs = ledger(run, learned_from, trial.model_calls, 0, trial.model_updates)
     with run.not_counted():
+        training = run.generator.get_state()  # the planner draws from it, too
         mean_return, _ = planner_return(task, planner, config.num_eval_episodes, run.seed)
+        run.generator.set_state(training)
         run.log(variant=agent, eval_return=mean_return, **costs)
 
 

@@ -154,6 +154,7 @@ class ReplayLearner:
         model.optimizer.zero_grad()
         loss.backward()
         model.optimizer.step()
+        model.network.forget_rounded()
         self.steps += 1
         if self.buffer is not None:
             found = mean.detach()

@@ -87,6 +87,7 @@ class Run:
         self.rows: list[dict[str, Any]] = []
         self._folder = folder
         self._unit, self._unit_start = 0, (0.0, 0.0)
+        self._held: tuple[float, float] | None = None  # what had been counted when `not_counted` began
         self._state: dict[str, Any] | None = None
         self._clock_start = _clocks()
         self._writer: Any = None
@@ -112,9 +113,9 @@ class Run:
     @contextmanager
     def not_counted(self) -> Iterator[None]:
         """What is done inside does not count in `unit_seconds`: evaluation, say."""
-        before = self.unit_seconds
+        self._held = self.unit_seconds
         yield
-        self._unit_start = _minus(self._clock, before)
+        self._unit_start, self._held = _minus(self._clock, self._held), None
 
     def log(self, **row: Any) -> None:
         """Adds a row to the result: numbers and short texts by column name.
@@ -164,7 +165,7 @@ class Run:
         content = {
             "state": state,
             "unit": self._unit,
-            "unit_start": self._unit_start,
+            "unit_start": self._unit_start if self._held is None else _minus(self._clock, self._held),
             "rows": self.rows,
             "generator": self.generator.get_state(),
             "clock": self._clock,

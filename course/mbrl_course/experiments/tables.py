@@ -69,9 +69,9 @@ def read_logs(name: str, scale: str = "laptop", out: str | Path = "runs") -> pd.
     get_experiment(name)
     found: dict[str, list[pd.DataFrame]] = {}
     for folder in sorted((Path(out) / name).glob(f"{scale}*")):
-        changes = folder.name.removeprefix(scale)
-        if not folder.is_dir() or not changes.startswith((",", "")) or folder.name.split(",")[0] != scale:
+        if not folder.is_dir() or folder.name.split(",")[0] != scale:
             continue
+        changes = folder.name.removeprefix(scale)
         finished = {path.name.split(".")[0]: path for path in folder.glob("seed_*.partial.csv")}
         finished |= {path.stem: path for path in folder.glob("seed_*.csv") if path.stem.count(".") == 0}
         tables = [read_csv(path) for path in finished.values() if path.stat().st_size > 0]

@@ -112,7 +112,8 @@ def verdict_table(
 
     Args:
         name: "clinic-pets" or "clinic-mbpo".
-        logs: rows of the experiment; claims whose variants are not among them are left out.
+        logs: rows of the experiment; claims whose variants are not among them are left out, and so are runs
+            with fewer evaluations than the others: they are not finished.
         score: see `run_scores`.
         confidence: of the intervals; "real" and "harmful" are said where they leave out 0.
 
@@ -137,6 +138,8 @@ def verdict_table(
         raise ValueError(f"name is {name!r}, expected one of {', '.join(RETURNS)}")
     if score not in ("area", "final"):
         raise ValueError(f"score is {score!r}, expected 'area' or 'final'")
+    evaluations = logs.groupby(["variant", "seed"])["eval_return"].transform("size")
+    logs = logs[evaluations == evaluations.max()]
     groups = {variant: rows for variant, rows in logs.groupby("variant", sort=False)}
     table = []
     for claim in CLAIMS:

@@ -84,9 +84,9 @@ def run_pets(config: PETSTrialsConfig, run: Run) -> None:
     """pets-*: the loop of PETS with each variant, from an untrained model.
 
     Rows: variant, trial (0 is the random one), eval_return (of the trial: nothing had been learned from it
-    before), the ledger, promised and obtained (medians over the trial's plans of the mean reward per step
-    that a plan promises and that it would bring in truth, see `promises`; NaN in the random trial). The
-    seconds are those of fitting, planning and acting.
+    before), the ledger up to its end, promised and obtained (medians over the trial's plans of the mean
+    reward per step that a plan promises and that it would bring in truth, see `promises`; NaN in the random
+    trial). The seconds are those of fitting, planning and acting.
     """
     for name, variant, (model, pets) in each_variant(config, run, PETSTrialsConfig.settings):
         task = get_task(variant.task)
