@@ -52,7 +52,7 @@ from mbrl_course.ensembles import split_variance
 from mbrl_course.envs import get_task
 from mbrl_course.evaluation import learning_curve
 from mbrl_course.experiments import Run, get_config, load_results, run
-from mbrl_course.experiments.figures import ledger_table, plot_results, shipped, shipped_note
+from mbrl_course.experiments.figures import ledger_table, plot_results, shipped, shipped_note, show_shipped
 from mbrl_course.experiments.gap import REGIONS, gap_stages, true_mean
 from mbrl_course.experiments.uncertainty import (
     angle_of,
@@ -699,20 +699,17 @@ final_values(here).groupby("variant", sort=False)[
 # **Rubric.** 1 point: a choice with a reason. 1 point: compounding errors or the larger search space.
 
 # %%
-reacher = load_results("q4", "laptop")
-if reacher is None:
-    print(shipped_note("q4", "laptop"))
-else:
-    fields = {"horizon": "horizon", "num_sequences": "sequences", "ensemble_size": "members"}
-    axes = new_axes(columns=3, width=4.4, height=3.6)
-    for ax, (field, title) in zip(axes, fields.items(), strict=True):
-        part = reacher[reacher["variant"].str.startswith(field)]
-        plot_results("q4", part, "smoke", where="iteration > 0", title=title, ax=ax)
-    plt.show()
-    print(shipped_note("q4", "laptop"))
+FIELDS = {"horizon": "Horizon", "num_sequences": "Sequences", "ensemble_size": "Members"}
+show_shipped(
+    "q4",
+    *(
+        {"title": title, "where": f"iteration > 0 and variant.str.startswith('{field}')"}
+        for field, title in FIELDS.items()
+    ),
+)
 
 # %%
-if reacher is not None:
+if (reacher := shipped("q4")) is not None:
     last = reacher[reacher["iteration"] == reacher["iteration"].max()]
     table = last.groupby("variant", sort=False)[["eval_return", "holdout_loss", "env_steps", "seconds"]]
     table = table.agg(["median", "min", "max"])

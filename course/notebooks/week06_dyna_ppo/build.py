@@ -40,6 +40,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import gymnasium as gym
@@ -61,6 +62,7 @@ from mbrl_course.mpc import StepFunction, rank_invalid_last, rollout, run_episod
 from mbrl_course.networks import orthogonal_mlp
 from mbrl_course.pets import worst_case
 from mbrl_course.plotting import COLORS, GREY, new_axes
+from mbrl_course.seeding import independent_seeds
 
 # %% [markdown] exercise="advantages" number="6.1" title="How much better than expected?" points=5 difficulty=3 minutes=25
 # A policy gradient makes good actions more likely. Good means: *better than expected*. The expectation is the

@@ -63,6 +63,7 @@ from mbrl_course.networks import SCHEDULES, EnsembleMLP, relu_mlp, xavier_weight
 from mbrl_course.plotting import COLORS, GREY, new_axes
 from mbrl_course.ppo import Counters
 from mbrl_course.prioritized import PrioritizedReplayBuffer
+from mbrl_course.seeding import independent_seeds
 
 # %% [markdown]
 # ## The learner
