@@ -732,10 +732,11 @@ ledger_table("q4", live, "smoke")
 # statements do they support, which not, and which is left open? (b) What would you measure next to settle it?
 
 # %% [markdown] kind="written" id="explain-reacher" points=3
-# **Model answer.** (a) Each statement is read from its own panel: an order is supported only if the intervals of
-# the last iterations are apart. If those of 100 and 1000 sequences overlap, that supports "matters little" only
-# if they are also narrow; wide overlapping intervals leave it open. With four iterations instead of fifteen the
-# effect of the horizon should be the easiest to see, and that of three against five members the hardest. (b) More seeds for the two settings that are closest, on the same starts; longer runs, if the curves
+# **Model answer.** (a) (Five shipped seeds.) The horizon: 30 ends at -227 [-247, -166], 15 at -148 [-217, -92] and 5 at -91 [-262, -74]. That
+# 30 is worse than 15 shows in all four iterations, though the last intervals just overlap; that 5 is the worst is not supported: here it may well be the best.
+# Sequences: -110 [-141, -66] with 100 and -95 [-211, -70] with 1000 overlap widely. That fits "matters little", but intervals a hundred wide would hide an effect of fifty.
+# Members: -127, -99 and -120 with 1, 3 and 5, with intervals in each other: left open. So the horizon was the easiest to see, and it is the statement that did
+# not come out. (b) More seeds for the two settings that are closest, on the same starts; longer runs, if the curves
 # still rise; and the horizon together with the number of sequences, since a longer plan needs more of them.
 #
 # **Rubric.** 2 points for (a): reads the intervals, statement by statement. 1 point for (b).
