@@ -21,8 +21,8 @@
 # Schaul et al., 2016, [*Prioritized experience replay*](https://arxiv.org/abs/1511.05952); CS285 of Berkeley,
 # homework 4, problem 4.
 #
-# **Time**: with `SCALE = "laptop"` it took 16 minutes on two cores that a dozen other programs shared (measured),
-# so a few minutes on quiet ones; `"smoke"` takes half a minute of processor time.
+# **Time**: with `SCALE = "laptop"` about three minutes (AMD EPYC, two cores with two other programs); `"smoke"` takes half a
+# minute of processor time.
 
 # %% kind="parameters"
 SCALE = "laptop"  # "smoke": seconds, to see that all runs; "laptop": minutes; "full": hours
