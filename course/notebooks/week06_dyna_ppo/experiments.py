@@ -251,7 +251,8 @@ if (longer := shipped("dyna-ppo-cartpole")) is not None:
 # it, and why did the imagined batches not do the same to Dyna-PPO? (d) Count what the agents spent. When would you still take PPO?
 
 # %% [markdown] kind="written" id="explain-level-1" points=5
-# **Model answer.** (a) Three seeds show that the code works, and what size of return to expect; of the order early on they say little (though at the end the three bands do not touch): even the early bands of the five
+# **Model answer.** (a) Three seeds show that the code works, and what size of return to expect; of the order they say little: at the end the bands of PPO, 275 [212, 331], and of the control,
+# 320 [179, 433], lie in each other, though the five shipped seeds have the control at 480 [455, 494]. Only Dyna-PPO's 500 [500, 500] is apart. Early even the bands of the five
 # shipped seeds are wide, and overlap. A price at the start is not shown either. At 512 steps the five seeds average 62 (Dyna-PPO, large
 # batches) against 87 (PPO), within the bands; from 1024 steps on Dyna-PPO is not behind.
 #
@@ -413,8 +414,9 @@ plt.show()
 # A guess: such noise throws imagined poles over within five steps, so that short rollouts show falls which they would not see otherwise, as long ones do. To test it, count the
 # ends in imagined rollouts, and repeat the noise with a horizon of 20, where falls are seen anyway.
 #
-# (c) In our run no model is worse on new states than on old ones by much: the loss as of 512 steps is about 0.5 everywhere, later models are better everywhere, by a factor
-# of 50 and then again of 50. Early on the model is simply not fitted enough (ten passes a batch). So there is nothing to forget for the model's sake. And yet the smallest buffer is the best
+# (c) On the new ones: the model as of step 2048 has a loss of 0.002 on the states that it has seen, and of 0.06 to 0.8 on those that came later, where a better policy went. That of step
+# 512 is bad everywhere (ten passes are too few), and worse still on what came last. The last one has seen all, and is good everywhere, at 0.00001: remembering the old states does the model
+# no harm, so there is nothing to forget for the model's sake. And yet the smallest buffer is the best
 # (five seeds): the first 475 come after 6,144 real steps (median) with the last 1,000 transitions, after 9,216 with 5,000, 13,312 with 10,000, and with 50,000, which forgets nothing, in three
 # of the five runs only; it also takes half of the computing. The reason must be the other thing that the buffer decides: in which states imagined rollouts *start*. From a large
 # buffer many of them start in the falls of the first policies, where the present policy never is; from a small one they start where it is now. MBPO has the same choice to make.
@@ -574,12 +576,12 @@ show_shipped("dyna-ppo-mpc", {"title": "Planning in the ensemble, trial by trial
 # and what will the policy still be good for? (c) Mean or worst member: what do your few episodes support?
 
 # %% [markdown] kind="written" id="explain-level-3" points=4
-# **Model answer.** (a) In our run 54 % of the steps pass at 0.01 in the second batch and 95 % at 0.05; from 3000 steps on all pass. But what passes early is no better for it: its loss is 0.38
-# at 0.01 and 0.45 at 0.05, against 0.59 and 1.05 outside. All members are wrong *together*, since all of them have had too few gradient steps. Disagreement does not see that.
+# **Model answer.** (a) In our run 34 % of the steps pass at 0.01 in the second batch and 86 % at 0.05; from 3000 steps on nearly all pass. What is held back early is worse, by a factor of two to four, so
+# disagreement ranks the states rightly. But what passes is bad, too: its loss is 0.38 at 0.01 and 0.52 at 0.05. All members are wrong *together*, since all of them have had too few gradient steps. Disagreement does not see that.
 # So it is no surprise that the gate helps nothing: the five shipped seeds end at 500 with every gate as without one, and the strictest holds back but 3 % of the imagined steps.
 #
-# (b) The planner: with the same model CEM earned 49 and 94 after 512 steps and 86 to 110 after 1024, Dyna-PPO's policy about 16 and 40 to 50. It pays 9,000 imagined steps for each
-# real one, as long as it acts; the policy, once it is good, costs one small network. By 2048 steps the policy of level 1 earned 500.
+# (b) The planner: with the same model CEM earned 18 to 51 after 512 steps and 125 to 200 after 1024, Dyna-PPO's policy 32 to 38 and 49 to 69. It pays 9,000 imagined steps for each
+# real one, as long as it acts; the policy, once it is good, costs one small network. By 2048 steps most of the shipped runs of level 1 had earned 475.
 #
 # (c) Nothing: two episodes each, and mean and worst member lie together. Where the members hardly disagree, the two judges are one.
 #
