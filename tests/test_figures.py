@@ -123,7 +123,7 @@ def test_each_picture_can_show_its_own_part() -> None:
     show_shipped(NAME, *parts, ylim=(-1, 200))
     for ax, name in zip(plt.gcf().axes, "AB", strict=True):
         assert set(lines(ax)) == {f"{name} (5 seeds)"} and ax.get_ylim() == (-1, 200)
-        assert [text.get_text() for text in ax.get_legend().get_texts()] == [f"{name} (5 seeds)"]
+        assert ax.get_legend_handles_labels()[1] == [f"{name} (5 seeds)"]
 
 
 def test_where_nothing_ships_the_command_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
