@@ -361,11 +361,15 @@ class GaussianEnsemble(nn.Module):
     def training_step(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """One gradient step of all members, inputs [E, B, D + A] and targets [E, B, T]; the mean NLL."""
         loss, nll = self.loss(inputs, targets)
+        self.descend(loss)
+        return nll.detach()
+
+    def descend(self, loss: Tensor) -> None:
+        """One step of the optimizer down the gradient of `loss`, a scalar."""
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
-        self.network.forget_rounded()
-        return nll.detach()
+        self.network.forget_rounded()  # it is fused, and leaves no trace by which the network would know
 
     def _epoch(
         self, inputs: Tensor, targets: Tensor, own_rows: Tensor, generator: torch.Generator | None

@@ -7,22 +7,24 @@ generators with the same seed are no better: the first weights of one network wo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 
-def independent_seeds(seed: int, number: int) -> list[int]:
+def independent_seeds(seed: int | Sequence[int], number: int) -> list[int]:
     """Seeds for the parts of one run, made of the run's own by `numpy.random.SeedSequence`.
 
     Args:
-        seed: of the run, 0 or more.
+        seed: of the run, 0 or more; or several numbers, as a run's seed and an episode.
         number: how many are needed.
 
     Returns:
         Numbers of 32 bits, the same ones for the same seed, unlike each other and those of other seeds.
 
     Raises:
-        ValueError: `seed` is negative.
+        ValueError: `seed` is negative, or one of its numbers.
     """
-    if seed < 0:
+    if np.min(seed) < 0:
         raise ValueError(f"seed is {seed}, expected 0 or more")
     return [int(part) for part in np.random.SeedSequence(seed).generate_state(number)]

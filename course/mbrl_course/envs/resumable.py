@@ -12,6 +12,8 @@ import gymnasium as gym
 import numpy as np
 import torch
 
+from mbrl_course.seeding import independent_seeds
+
 
 class ResumableEnv(gym.Wrapper):
     """Remembers the seed and the actions of the present episode; each episode has a seed of its own.
@@ -51,7 +53,7 @@ class ResumableEnv(gym.Wrapper):
 
     def _episode_seed(self) -> int:
         assert self.seed is not None
-        return int(np.random.SeedSequence([self.seed, self.episode]).generate_state(1)[0])
+        return independent_seeds([self.seed, self.episode], 1)[0]
 
     def state_dict(self) -> dict[str, Any]:
         """Seed, episode and its actions, as numbers and a tensor [T, ...]."""

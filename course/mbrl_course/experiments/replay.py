@@ -151,10 +151,7 @@ class ReplayLearner:
             -1, 1
         )  # [E, B, D]
         loss = ensemble_loss(nll, model.min_log_var, model.max_log_var, model.config.bound_penalty)
-        model.optimizer.zero_grad()
-        loss.backward()
-        model.optimizer.step()
-        model.network.forget_rounded()
+        model.descend(loss)
         self.steps += 1
         if self.buffer is not None:
             found = mean.detach()
