@@ -15,6 +15,7 @@ from mbrl_course.evaluation import (
     collect,
     collect_random,
     evaluate,
+    evaluate_together,
     iqm,
     iqm_interval,
     learning_curve,
@@ -199,6 +200,36 @@ def test_evaluation_starts_from_the_same_states_for_every_policy() -> None:
 def test_bad_actions_are_refused(action: torch.Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         evaluate(get_task("pendulum"), lambda obs: action, 1, progress=False)
+
+
+@pytest.mark.parametrize("name", ["cartpole", "pendulum"])  # episodes of different and of equal length
+def test_episodes_side_by_side_are_those_one_after_the_other(name: str) -> None:
+    task = get_task(name)
+    gains = torch.randn(task.obs_dim, task.action_dim, generator=torch.Generator().manual_seed(1))
+
+    def policy(obs: torch.Tensor) -> torch.Tensor:
+        return (obs @ gains).clamp(task.action_low, task.action_high)  # [..., A]
+
+    asked: list[int] = []
+
+    def together(obs: torch.Tensor) -> torch.Tensor:
+        asked.append(len(obs))
+        return policy(obs)
+
+    one_by_one = evaluate(task, policy, 4, seed=3, progress=False)
+    assert evaluate_together(task, together, 4, seed=3) == pytest.approx(one_by_one, rel=1e-3)
+    assert asked == sorted(asked, reverse=True)
+    assert asked[0] == 4
+
+
+def test_bad_actions_of_episodes_side_by_side_are_refused() -> None:
+    task = get_task("pendulum")
+    with pytest.raises(ValueError, match=r"shape \[1\], expected \[2, 1\]"):
+        evaluate_together(task, lambda obs: torch.zeros(1), 2)
+    with pytest.raises(ValueError, match="expected finite numbers"):
+        evaluate_together(task, lambda obs: torch.full((len(obs), 1), torch.inf), 2)
+    with pytest.raises(ValueError, match="num_episodes is 0"):
+        evaluate_together(task, lambda obs: torch.zeros(len(obs), 1), 0)
 
 
 def test_numbers_of_steps_and_episodes_are_checked() -> None:

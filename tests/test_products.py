@@ -114,3 +114,20 @@ def test_the_packages_layers_may_be_replaced(
     monkeypatch.setattr(networks, "onednn_layer", by_onednn)
     EnsembleMLP(3, 4, 2, (8,), layer=layer)(torch.zeros(3, 5, 4))
     assert replaced == [(3, 4, 8), (3, 8, 2)]
+
+
+@pytest.mark.parametrize(
+    ("about", "faster"),
+    [
+        ({"cpu_name": "AMD EPYC", "avx512_f": True, "avx512_vp2intersect": True}, True),  # Zen 5
+        ({"cpu_name": "AMD EPYC", "avx512_f": True, "avx512_vp2intersect": False}, False),  # Zen 4
+        ({"cpu_name": "Intel(R) Xeon(R)", "avx512_f": True, "avx512_vp2intersect": True}, False),
+        ({}, False),
+    ],
+)
+@has_onednn
+def test_only_whole_avx512_units_of_amd_ask_for_onednn(
+    about: dict[str, object], faster: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: about, raising=False)
+    assert products._onednn_is_faster() == faster

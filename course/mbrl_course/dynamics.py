@@ -31,7 +31,7 @@ from mbrl_course.fitting import (
     split_holdout,
     with_supervised_noise,
 )
-from mbrl_course.networks import ACTIVATIONS, PRECISIONS, EnsembleMLP
+from mbrl_course.networks import ACTIVATIONS, PRECISIONS, EnsembleMLP, rows_of_members
 
 
 class Normalizer(nn.Module):
@@ -338,13 +338,8 @@ class DynamicsModel(nn.Module):
 
     def _predict(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor | None]:
         """Next states [E, N, D] and, where it is learned, the reward [E, N]."""
-        for name, value, width in (("obs", obs, self.obs_dim), ("action", action, self.action_dim)):
-            if value.dim() not in (2, 3) or value.shape[-1] != width:
-                raise ValueError(
-                    f"{name} has shape {list(value.shape)}, expected [N, {width}] or [E, N, {width}]"
-                )
-        batch = torch.broadcast_shapes(obs.shape[:-1], action.shape[:-1], (self.ensemble_size, 1))
-        obs, action = obs.expand(*batch, -1), action.expand(*batch, -1)  # [E, N, D], [E, N, A]
+        widths = (self.obs_dim, self.action_dim)
+        obs, action = rows_of_members(obs, action, self.ensemble_size, *widths)  # [E, N, D], [E, N, A]
         reward: Tensor | None = None
 
         def denormalize_change(z: Tensor) -> Tensor:

@@ -25,7 +25,14 @@ from mbrl_course.buffers import Batch
 from mbrl_course.dynamics import Normalizer
 from mbrl_course.envs.task import RewardFunction, TerminationFunction, never_terminates
 from mbrl_course.fitting import split_holdout
-from mbrl_course.networks import ACTIVATIONS, PLAIN_LAYERS, PRECISIONS, EnsembleMLP, xavier_weights
+from mbrl_course.networks import (
+    ACTIVATIONS,
+    PLAIN_LAYERS,
+    PRECISIONS,
+    EnsembleMLP,
+    rows_of_members,
+    xavier_weights,
+)
 
 
 def gaussian_nll(mean: Tensor, log_var: Tensor, target: Tensor) -> Tensor:
@@ -401,13 +408,10 @@ class GaussianEnsemble(nn.Module):
         Raises:
             ValueError: obs or action has the wrong width.
         """
-        for name, value, width in (("obs", obs, self.obs_dim), ("action", action, self.action_dim)):
-            if value.dim() not in (2, 3) or value.shape[-1] != width:
-                expected = f"[N, {width}] or [E, N, {width}]"
-                raise ValueError(f"{name} has shape {list(value.shape)}, expected {expected}")
         size = self.ensemble_size if members is None else len(members)
-        batch = torch.broadcast_shapes(obs.shape[:-1], action.shape[:-1], (size, 1))
-        obs, action = obs.expand(*batch, -1), action.expand(*batch, -1)  # [E, N, D], [E, N, A]
+        obs, action = rows_of_members(
+            obs, action, size, self.obs_dim, self.action_dim
+        )  # [E, N, D], [E, N, A]
         inputs = self.input_normalizer.normalize(torch.cat([obs, action], dim=-1))
         mean, log_var = self(inputs, members, PRECISIONS[self.config.precision])
         mean = self.target_normalizer.denormalize(mean)  # [E, N, T]

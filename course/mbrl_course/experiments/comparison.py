@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from mbrl_course.envs import Task, get_task
-from mbrl_course.evaluation import evaluate
+from mbrl_course.evaluation import evaluate_together
 from mbrl_course.experiments.runner import Run
 from mbrl_course.experiments.variants import CountingModel, ledger, settings_of
 from mbrl_course.experiments.week03 import planner_return
@@ -191,12 +191,11 @@ def train_ppo(task: Task, config: ComparisonConfig, run: Run, agent: str) -> Non
         costs = ledger(run, spent.real_steps, spent.imagined_steps, spent.gradient_steps, spent.model_updates)
         with run.not_counted():
             policy = learner.ppo.policy
-            returns = evaluate(
+            returns = evaluate_together(
                 task,
                 lambda obs: learner.to_planned(policy.best_action(obs)),
                 config.num_eval_episodes,
                 run.seed,
-                progress=False,
             )
             run.log(variant=agent, eval_return=returns.mean(), **costs)
             run.checkpoint(learner.state_dict())

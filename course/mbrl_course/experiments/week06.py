@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mbrl_course.envs import Task, get_task
-from mbrl_course.evaluation import Policy, collect, evaluate
+from mbrl_course.evaluation import Policy, collect, evaluate_together
 from mbrl_course.experiments.runner import Experiment, Run
 from mbrl_course.experiments.solved import SOLVED_AT
 from mbrl_course.experiments.variants import Variants, each_variant, ledger, one_field, scales, settings_of
@@ -161,7 +161,7 @@ def run_dyna_ppo(config: DynaRunConfig, run: Run) -> None:
                 errors = [math.nan] * len(ERROR_STEPS)
                 if spent.model_updates:
                     errors = model_errors(agent.model, task, policy, run.seed)
-                returns = evaluate(task, policy, variant.num_eval_episodes, run.seed, progress=False)
+                returns = evaluate_together(task, policy, variant.num_eval_episodes, run.seed)
                 named = {f"E_{k}": error for k, error in zip(ERROR_STEPS, errors, strict=True)}
                 run.log(variant=name, eval_return=returns.mean(), **costs, **named)
                 run.checkpoint(agent.state_dict())

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mbrl_course.envs import Task, get_task
-from mbrl_course.evaluation import evaluate
+from mbrl_course.evaluation import evaluate_together
 from mbrl_course.experiments.runner import Experiment, Run
 from mbrl_course.experiments.solved import SOLVED_AT
 from mbrl_course.experiments.variants import (
@@ -114,7 +114,7 @@ def train_mbpo(
             return
         costs = ledger(run, spent.real_steps, spent.imagined_steps, spent.gradient_steps, spent.model_updates)
         with run.not_counted():
-            returns = evaluate(judge or task, agent.act, config.num_eval_episodes, run.seed, progress=False)
+            returns = evaluate_together(judge or task, agent.act, config.num_eval_episodes, run.seed)
             run.log(**labels, eval_return=returns.mean(), **costs)
             run.checkpoint(agent.state_dict())
 

@@ -57,7 +57,7 @@ from mbrl_course.fitting import (
     split_holdout,
     with_supervised_noise,
 )
-from mbrl_course.networks import ACTIVATIONS, PRECISIONS, EnsembleMLP
+from mbrl_course.networks import ACTIVATIONS, PRECISIONS, EnsembleMLP, rows_of_members
 from mbrl_course.plotting import COLORS, GREY, new_axes, plot_k_step_errors, plot_losses, plot_trajectories
 
 # %% [markdown]
