@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -340,6 +341,27 @@ def test_shipping_gathers_all_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         FileNotFoundError, match=r"no finished seed in .*: run `mbrl-course run q2 --scale smoke`"
     ):
         ship("q2", "smoke", out=tmp_path, results=shipped)
+
+
+def test_shipping_more_seeds_keeps_those_that_ship(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    configs = experiments.get_experiment("warm-start").configs
+    monkeypatch.setitem(configs, "smoke", get_config("warm-start", "smoke", QUICK["warm-start"]))
+    shipped, first, second = (tmp_path / name for name in ("results", "first", "second"))
+    both = [run("warm-start", [0, 1], "smoke", out=first, progress=False)]
+    ship("warm-start", "smoke", first, shipped, extend=True)  # nothing there to extend yet
+    both.append(run("warm-start", [2], "smoke", out=second, progress=False))
+    run("warm-start", [1], "smoke", out=second, progress=False)
+    path = ship("warm-start", "smoke", second, shipped, extend=True)
+    assert_frame_equal(read_csv(path), pd.concat(both, ignore_index=True))
+    assert read_header(path)["seeds"] == "0..2"
+    assert re.fullmatch(r"[\d.]+ in all, [\d.]+ for a seed \(median\)", read_header(path)["minutes"])
+    assert read_header(ship("warm-start", "smoke", second, shipped))["seeds"] == "1,2"
+    changed = get_config("warm-start", "smoke", {**QUICK["warm-start"], "horizon": "2"})
+    monkeypatch.setitem(configs, "smoke", changed)
+    third = tmp_path / "third"
+    run("warm-start", [5], "smoke", out=third, progress=False)
+    with pytest.raises(experiments.StaleResultsError, match=r"warm-start-smoke\.csv was made with another"):
+        ship("warm-start", "smoke", third, shipped, extend=True)
 
 
 def test_everything_that_ships_can_be_read_and_says_how_it_was_made() -> None:

@@ -207,7 +207,9 @@ def _run_jobs(todo: Sequence[Job], jobs: int, scheduler: str | None, progress: b
         run_in_processes(run_job, todo, jobs, title, progress)
 
 
-def ship(name: str, scale: str, out: str | Path = "runs", results: Path | None = None) -> Path:
+def ship(
+    name: str, scale: str, out: str | Path = "runs", results: Path | None = None, *, extend: bool = False
+) -> Path:
     """Gathers the finished seeds of an experiment into one table of the package, results/NAME-SCALE.csv.
 
     Args:
@@ -215,12 +217,13 @@ def ship(name: str, scale: str, out: str | Path = "runs", results: Path | None =
         scale: "smoke", "laptop" or "full".
         out: where the runs lie.
         results: the folder to write to; the package's own by default.
+        extend: keep the seeds of the table there is that were not run again.
 
     Returns:
         The path of the table.
 
     Raises:
         FileNotFoundError: no seed is finished.
-        StaleResultsError: a seed was run with another configuration than that of today.
+        StaleResultsError: a seed was run, or the table was made, with another configuration than today's.
     """
-    return ship_results(name, scale, get_config(name, scale), out, results)
+    return ship_results(name, scale, get_config(name, scale), out, results, extend)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -19,7 +20,9 @@ RESULTS = resources.files("mbrl_course") / "results"
 """The folder of the shipped tables, NAME-SCALE.csv."""
 
 
-def ship_results(name: str, scale: str, config: Any, out: str | Path, results: Path | None = None) -> Path:
+def ship_results(
+    name: str, scale: str, config: Any, out: str | Path, results: Path | None = None, extend: bool = False
+) -> Path:
     """Gathers all finished seeds of an experiment into one shipped table; see `ship`."""
     folder = run_folder(name, scale, {}, out)
     paths = sorted(folder.glob("seed_*.csv"), key=lambda path: path.name.removesuffix(".partial.csv"))
@@ -30,21 +33,37 @@ def ship_results(name: str, scale: str, config: Any, out: str | Path, results: P
     for path, header in zip(paths, headers, strict=True):
         if changes := differences(json.loads(header["config"]), config):
             raise StaleResultsError(f"{path} was made with another configuration ({changes})")
-    table = pd.concat([read_csv(path) for path in paths]).sort_values("seed", kind="stable")
-    minutes = np.array([float(header["minutes"]) for header in headers])
-    seeds = seed_text(sorted(int(header["seed"]) for header in headers))
+    target = (results or Path(str(RESULTS))) / f"{name}-{scale}.csv"
+    tables = [read_csv(path) for path in paths]
+    minutes = [float(header["minutes"]) for header in headers]
+    in_all = sum(minutes)
+    numbers = {int(header["seed"]) for header in headers}
+    if extend and target.is_file():
+        header, earlier = read_header(target), read_csv(target)
+        if changes := differences(json.loads(header["config"]), config):
+            raise StaleResultsError(f"{target} was made with another configuration ({changes})")
+        others = earlier[~earlier["seed"].isin(numbers)]
+        kept = [int(seed) for seed in others["seed"].unique()]
+        numbers |= {*kept}
+        tables.append(others)
+        headers.append(header)
+        # of the earlier seeds only the sum and the median are known
+        total, median = (float(text) for text in re.findall(r"[\d.]+", header["minutes"]))
+        in_all += total * len(kept) / earlier["seed"].nunique()
+        minutes += [median] * len(kept)
+    table = pd.concat(tables).sort_values("seed", kind="stable")
+    seeds = seed_text(sorted(numbers))
     meta = {
         "experiment": name,
         "scale": scale,
         "seeds": seeds,
         "command": command_line(name, scale, seeds),
-        "minutes": f"{minutes.sum():.1f} in all, {np.median(minutes):.2f} for a seed (median)",
+        "minutes": f"{in_all:.1f} in all, {np.median(minutes):.2f} for a seed (median)",
         "machine": " | ".join(dict.fromkeys(header["machine"] for header in headers)),
         "threads": " | ".join(dict.fromkeys(header["threads"] for header in headers)),
         "versions": " | ".join(dict.fromkeys(header["versions"] for header in headers)),
         "config": headers[0]["config"],
     }
-    target = (results or Path(str(RESULTS))) / f"{name}-{scale}.csv"
     write_csv(target, table, meta)
     return target
 
