@@ -355,7 +355,7 @@ def test_shipping_more_seeds_keeps_those_that_ship(tmp_path: Path, monkeypatch: 
     assert_frame_equal(read_csv(path), pd.concat(both, ignore_index=True))
     assert read_header(path)["seeds"] == "0..2"
     assert re.fullmatch(r"[\d.]+ in all, [\d.]+ for a seed \(median\)", read_header(path)["minutes"])
-    assert read_header(ship("warm-start", "smoke", second, shipped))["seeds"] == "1,2"
+    assert read_header(ship("warm-start", "smoke", second, shipped))["seeds"] == "1..2"
     changed = get_config("warm-start", "smoke", {**QUICK["warm-start"], "horizon": "2"})
     monkeypatch.setitem(configs, "smoke", changed)
     third = tmp_path / "third"

@@ -186,14 +186,19 @@ _FULL = PETSTrialsConfig(
     num_particles=20,
     **_FITS,
 )
-_LAPTOP = {"num_trials": 8, "hidden_sizes": (64, 64), "num_particles": 5}
+_LAPTOP: dict[str, Any] = {"num_trials": 8, "hidden_sizes": (64, 64), "num_particles": 5}
+_SHORT: dict[str, Any] = {"population_size": 100, "num_iterations": 2}
+"""Short searches, which have to make the most of the last plan."""
 
 
-def _comparisons(task: str, title: str, published: str = "") -> list[Experiment[Any]]:
-    """The three comparisons in a task."""
+def _comparisons(
+    task: str, title: str, published: str = "", laptop: dict[str, Any] | None = None
+) -> list[Experiment[Any]]:
+    """The three comparisons in a task; `laptop` has what is special to its preset for laptops."""
     found = []
     for ending, (what, variants) in _COMPARED.items():
         smoke = {**_SMOKE, "variants": _budgets((10, 3, 1), (10, 4, 1)) if ending == "" else variants}
+        small = {**_LAPTOP, **(laptop or {}), **(_SHORT if ending == "-warm-start" else {})}
         full = replace(_FULL, task=task, variants=variants)
         found.append(
             Experiment(
@@ -201,7 +206,7 @@ def _comparisons(task: str, title: str, published: str = "") -> list[Experiment[
                 week=5,
                 title=f"{title}, PETS: {what}",
                 function=run_pets,
-                configs=scales(full, _LAPTOP, {**_LAPTOP, **smoke}),
+                configs=scales(full, small, {**_LAPTOP, **smoke}),
                 published=published if ending == "" else "",
                 solved_at=SOLVED_AT[task],
             )
@@ -286,7 +291,7 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
         "Cart-pole swing-up",
         "100/15/3 far below 500/30/5: 28 against 100 to 150 in one report, on another cart-pole",
     ),
-    *_comparisons("pendulum", "Pendulum"),
+    *_comparisons("pendulum", "Pendulum", laptop={"num_trials": 4, "num_iterations": 3}),
     *_pareto("cartpole-swingup", "Cart-pole swing-up", horizon=25, num_trials=7, preset="iCEM 40/35/2"),
     *_pareto("pendulum", "Pendulum", horizon=20, num_trials=5, preset="3 members"),
 )
