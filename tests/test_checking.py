@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mbrl_course.checking import as_tensor, check_between, check_close, check_shape, check_true
+from mbrl_course.checking import as_tensor, check_between, check_close, check_shape, check_true, gradients
 
 NAN = float("nan")
 
@@ -93,3 +93,13 @@ def test_bounds_and_conditions() -> None:
     assert message(check_between, "x", NAN, 0, 1, "log of 0?").endswith("between 0 and 1: log of 0?")
     check_true(torch.tensor(True), "")
     assert message(check_true, [], "nothing came") == "nothing came"
+
+
+def test_gradients_are_those_of_autograd_and_zero_where_there_is_no_way_back() -> None:
+    x, y = torch.tensor([1.0, 2.0], requires_grad=True), torch.tensor(3.0, requires_grad=True)
+    of_x, of_y = gradients(x.square() * y, x, y)
+    assert of_x.tolist() == [6.0, 12.0]
+    assert of_y.item() == 5.0
+    assert [slope.tolist() for slope in gradients(x.square().sum(), x, y)] == [[2.0, 4.0], 0.0]
+    for cut in (x.detach().sum(), x.sum().item(), x.detach().numpy(), None):
+        assert [slope.tolist() for slope in gradients(cut, x, y)] == [[0.0, 0.0], 0.0]

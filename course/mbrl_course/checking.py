@@ -127,6 +127,20 @@ def check_true(condition: Any, message: str) -> None:
         raise AssertionError(message)
 
 
+def gradients(value: Any, *leaves: Tensor) -> list[Tensor]:
+    """The gradient of the sum of `value`, what a student's function returned, with respect to each leaf.
+
+    Zeros where there is no way back: gradients that were cut off (`.item()`, `.detach()`, numpy) then differ
+    from the expected ones, as any other mistake does, instead of raising an error of autograd's.
+    """
+    if not (isinstance(value, Tensor) and value.requires_grad):
+        return [torch.zeros_like(leaf) for leaf in leaves]
+    found = torch.autograd.grad(value.sum(), leaves, allow_unused=True)
+    return [
+        torch.zeros_like(leaf) if slope is None else slope for leaf, slope in zip(leaves, found, strict=True)
+    ]
+
+
 def _close(tensor: Tensor, expected: Tensor, rtol: float, atol: float) -> bool:
     return torch.allclose(tensor, expected, rtol=rtol, atol=atol, equal_nan=True)
 

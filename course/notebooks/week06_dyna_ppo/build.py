@@ -52,7 +52,7 @@ from torch.distributions import Categorical, Distribution, Independent, Normal
 
 from mbrl_course.buffers import Batch, ReplayBuffer
 from mbrl_course.cem import CEMConfig, cem_plan, shift_plan
-from mbrl_course.checking import as_tensor, check_between, check_close, check_shape, check_true
+from mbrl_course.checking import as_tensor, check_between, check_close, check_shape, check_true, gradients
 from mbrl_course.ensembles import EnsembleConfig, GaussianEnsemble, Prediction, split_variance
 from mbrl_course.envs import get_task
 from mbrl_course.envs.resumable import ResumableEnv
@@ -345,10 +345,7 @@ plt.show()
 def objective_slopes(log_ratio: Tensor, advantages: Tensor, clip: float) -> Tensor:
     """The slope of your objective in each row, by differentiation; zeros where there is no way back."""
     leaf = torch.as_tensor(log_ratio).float().clone().requires_grad_()
-    objective = clipped_objective(leaf, torch.as_tensor(advantages).float(), clip)
-    if not (torch.is_tensor(objective) and objective.requires_grad):
-        return torch.zeros_like(leaf)
-    return torch.autograd.grad(objective.sum(), leaf)[0]
+    return gradients(clipped_objective(leaf, torch.as_tensor(advantages).float(), clip), leaf)[0]
 
 
 # %% kind="test" of="clipped-objective" points=2

@@ -50,7 +50,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 from tqdm.auto import tqdm
 
 from mbrl_course.buffers import Batch, ReplayBuffer, concatenate
-from mbrl_course.checking import as_tensor, check_between, check_close, check_shape, check_true
+from mbrl_course.checking import as_tensor, check_between, check_close, check_shape, check_true, gradients
 from mbrl_course.dynamics import DynamicsConfig, DynamicsModel, Normalizer, k_step_errors, training_step
 from mbrl_course.ensembles import EnsembleConfig, GaussianEnsemble
 from mbrl_course.envs import get_task
@@ -317,24 +317,16 @@ def loss_slopes(log_temperature: float, log_prob: Tensor, target_entropy: float)
     """The gradients of your temperature's loss: with respect to log alpha, and to each log-probability."""
     log_alpha = torch.tensor(float(log_temperature), requires_grad=True)
     leaf = torch.as_tensor(log_prob).float().clone().requires_grad_()
-    slopes = _slopes(temperature_loss(log_alpha, leaf, target_entropy), log_alpha, leaf)
-    return slopes[0], slopes[1]
+    of_log_alpha, of_log_prob = gradients(temperature_loss(log_alpha, leaf, target_entropy), log_alpha, leaf)
+    return of_log_alpha, of_log_prob
 
 
 def critic_and_actor_slopes(q: Tensor, target: Tensor, log_prob: Tensor) -> dict[str, Tensor]:
     """The gradients of your critics' and your actor's loss, the latter with alpha = 0.5."""
     values, logs = (torch.as_tensor(x).float().clone().requires_grad_() for x in (q, log_prob))
-    critic = _slopes(critic_loss(values, torch.as_tensor(target).float()), values)
-    actor = _slopes(actor_loss(values, logs, 0.5), values, logs)
+    critic = gradients(critic_loss(values, torch.as_tensor(target).float()), values)
+    actor = gradients(actor_loss(values, logs, 0.5), values, logs)
     return {"critic": critic[0], "actor, q": actor[0], "actor, log_prob": actor[1]}
-
-
-def _slopes(loss: Any, *leaves: Tensor) -> list[Tensor]:
-    """The gradients of a loss; zeros where there is no way back."""
-    if not (torch.is_tensor(loss) and loss.requires_grad):
-        return [torch.zeros_like(leaf) for leaf in leaves]
-    slopes = torch.autograd.grad(loss.sum(), leaves, allow_unused=True)
-    return [torch.zeros_like(a) if b is None else b for a, b in zip(leaves, slopes, strict=True)]
 
 
 # %% kind="test" of="sac-losses" points=3
