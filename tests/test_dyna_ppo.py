@@ -362,3 +362,9 @@ def test_it_learns_cartpole():
 def test_bad_configurations_are_refused_by_name(field, value):
     with pytest.raises(ValueError, match=field):
         DynaPPOConfig(**{field: value})
+
+
+def test_a_gate_needs_members_that_can_disagree():
+    with pytest.raises(ValueError, match=r"gate is 0\.1 and ensemble_size 1, expected at least 2 members"):
+        DynaPPOConfig(gate=0.1, ensemble_size=1)
+    DynaPPOConfig(ensemble_size=1)

@@ -20,6 +20,7 @@ from mbrl_course.ensembles import (
     gaussian_nll,
     split_variance,
 )
+from mbrl_course.learned_termination import LearnedTermination
 from mbrl_course.networks import EnsembleMLP
 
 
@@ -237,6 +238,14 @@ def test_a_fit_that_breaks_down_says_so():
     data.next_obs[7] = torch.inf
     with pytest.raises(FloatingPointError, match=r"the loss is (nan|inf) after 1 epochs: are"):
         GaussianEnsemble(2, 2, small()).fit(data, max_epochs=3, generator=generator(0))
+
+
+def test_a_learned_end_is_no_part_of_the_ensemble():
+    end = LearnedTermination(2)
+    model = GaussianEnsemble(2, 1, small(), terminated=end)
+    assert model.terminated is end
+    assert not {id(p) for p in end.parameters()} & {id(p) for p in model.parameters()}
+    assert model.state_dict().keys() == GaussianEnsemble(2, 1, small()).state_dict().keys()
 
 
 def test_bad_input_is_named():

@@ -407,3 +407,9 @@ def test_it_learns_to_balance():
 def test_bad_configurations_are_refused_by_name(field, value):
     with pytest.raises(ValueError, match=field):
         MBPOConfig(**{field: value})
+
+
+def test_a_penalty_needs_elites_that_can_disagree():
+    with pytest.raises(ValueError, match=r"penalty is 0.5 and num_elites 1, expected at least 2 elites"):
+        MBPOConfig(penalty=0.5, num_elites=1)
+    MBPOConfig(num_elites=1)

@@ -13,7 +13,7 @@ from mbrl_course.ensembles import EnsembleConfig, GaussianEnsemble
 from mbrl_course.envs import get_task
 from mbrl_course.evaluation import collect_random
 from mbrl_course.mpc import make_score_fn
-from mbrl_course.networks import SCHEDULES, EnsembleMLP, relu_mlp, xavier_weights
+from mbrl_course.networks import SCHEDULES, EnsembleMLP, orthogonal_mlp, relu_mlp, xavier_weights
 
 
 def make_network() -> tuple[EnsembleMLP, torch.Tensor]:
@@ -174,3 +174,14 @@ def test_schedules_are_those_of_torch() -> None:
 
     for kind, share in SCHEDULES.items():
         assert [share(step / 8) for step in range(9)] == pytest.approx(rates(kind), abs=1e-12)
+
+
+@pytest.mark.parametrize("hidden_sizes", [(-2,), (8, 0)])
+def test_widths_have_to_be_positive(hidden_sizes: tuple[int, ...]) -> None:
+    for make in (
+        lambda: EnsembleMLP(2, 3, 1, hidden_sizes),
+        lambda: orthogonal_mlp((3, *hidden_sizes, 1), 1.0),
+        lambda: relu_mlp((3, *hidden_sizes, 1)),
+    ):
+        with pytest.raises(ValueError, match=r"hidden_sizes is .*expected positive widths"):
+            make()

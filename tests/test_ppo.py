@@ -152,11 +152,19 @@ def test_it_learns_cartpole():
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("num_envs", 0), ("gamma", 1.5), ("clip", 0.0), ("entropy_coef", -1.0)]
+    ("field", "value"),
+    [("num_envs", 0), ("minibatch_size", 1), ("gamma", 1.5), ("clip", 0.0), ("entropy_coef", -1.0)],
 )
 def test_bad_configurations_are_refused_by_name(field, value):
     with pytest.raises(ValueError, match=field):
         PPOConfig(**{field: value})
+
+
+def test_an_update_that_breaks_down_says_so():
+    agent = PPO("CartPole-v1", PPOConfig(num_envs=2, num_steps=16, learning_rate=1e30))
+    batch = agent.collect()
+    with pytest.raises(FloatingPointError, match=r"the loss is (nan|inf): is learning_rate small enough"):
+        agent.update(batch)
 
 
 def test_environments_without_vectors_are_refused():

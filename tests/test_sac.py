@@ -255,6 +255,13 @@ def test_bad_configurations_are_refused_by_name(field, value):
         SACConfig(**{field: value})
 
 
+def test_an_update_that_breaks_down_says_so():
+    broken = batch()
+    broken.reward[3] = torch.inf
+    with pytest.raises(FloatingPointError, match=r"the critics' loss is (nan|inf): is learning_rate small"):
+        agent().update(broken)
+
+
 def test_entropy_of_the_start():
     """The default target entropy is -1 nat per action dimension."""
     assert agent().target_entropy == -2.0

@@ -89,7 +89,8 @@ def model_buffer_capacity(num_rollouts: int, length: int, retained_fits: int) ->
     Args:
         num_rollouts: rollouts after each fit.
         length: k, steps of each.
-        retained_fits: for so many fits an imagined transition is kept.
+        retained_fits: for so many fits an imagined transition is kept; for more, where rollouts end early and
+            bring fewer transitions, as in MBPO's own code.
 
     Returns:
         Their product; 1 where that is 0, since a buffer has to hold something.

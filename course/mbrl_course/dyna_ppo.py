@@ -68,7 +68,8 @@ class DynaPPOConfig(PPOConfig):
         imag_rollouts: rollouts in each of them.
         imag_horizon: their length.
         imag_epochs: passes through an imagined batch; None takes as many as for a real one.
-        gate: tau, largest epistemic variance to be trusted; infinite is no gate.
+        gate: tau, largest epistemic variance to be trusted; infinite is no gate. The aleatoric part does not
+            count: a world that is noisy is no reason to distrust its model.
         noise: sigma, with which the model is corrupted.
         record_capacity: so many transitions are remembered for looking back at them.
     """
@@ -105,6 +106,9 @@ class DynaPPOConfig(PPOConfig):
                 raise ValueError(f"{name} is {getattr(self, name)}, expected more than 0")
         if self.imag_epochs is not None and self.imag_epochs < 1:
             raise ValueError(f"imag_epochs is {self.imag_epochs}, expected at least 1, or None")
+        if self.gate < math.inf and self.ensemble_size == 1:
+            got = f"gate is {self.gate} and ensemble_size 1"
+            raise ValueError(f"{got}, expected at least 2 members: one alone never disagrees")
 
     def ensemble(self) -> EnsembleConfig:
         """The settings of the ensemble; all members are used."""

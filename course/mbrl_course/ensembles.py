@@ -255,7 +255,9 @@ class GaussianEnsemble(nn.Module):
         super().__init__()
         self.config = config = config or EnsembleConfig()
         self.obs_dim, self.action_dim, self.ensemble_size = obs_dim, action_dim, config.ensemble_size
-        self.reward, self.terminated = reward, terminated
+        self.reward = reward
+        # a learned one is a network, too: past nn.Module, so that it is no part of this one's weights
+        object.__setattr__(self, "terminated", terminated)
         target_dim = obs_dim + config.learn_reward
         self.network = EnsembleMLP(
             config.ensemble_size,
@@ -278,6 +280,7 @@ class GaussianEnsemble(nn.Module):
         )
 
     elites: Tensor
+    terminated: TerminationFunction
 
     def forward(
         self, inputs: Tensor, members: Tensor | None = None, precision: torch.dtype | None = None
@@ -504,7 +507,10 @@ class GaussianEnsemble(nn.Module):
 
 
 class _BestWeights:
-    """Keeps the weights of each member's best epoch, and knows when none of them improves any more."""
+    """Keeps the weights of each member's best epoch, and knows when none of them improves any more.
+
+    The bounds of the log-variance are no member's own: they stay as the last epoch left them.
+    """
 
     def __init__(self, network: EnsembleMLP, patience: int) -> None:
         self.network, self.patience = network, patience

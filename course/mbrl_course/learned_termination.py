@@ -81,7 +81,8 @@ class LearnedTermination(nn.Module):
             generator: source of randomness.
 
         Returns:
-            The loss of each step; none where no transition, or every one, ended an episode.
+            The loss of each step; none where no transition, or every one, ended an episode: there is nothing
+            to tell apart, and in the second case the answers are chance until there is.
         """
         self.can_end |= data.terminated.any()
         if not data.terminated.any() or data.terminated.all():

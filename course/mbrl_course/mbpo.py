@@ -114,6 +114,9 @@ class MBPOConfig(SACConfig):
             raise ValueError(f"{got}, expected no end of imagination: what was imagined would grow stale")
         if not self.penalty >= 0:
             raise ValueError(f"penalty is {self.penalty}, expected 0 or more")
+        if self.penalty > 0 and self.num_elites == 1:
+            got = f"penalty is {self.penalty} and num_elites 1"
+            raise ValueError(f"{got}, expected at least 2 elites: one alone never disagrees")
         if not self.model_learning_rate > 0:
             raise ValueError(f"model_learning_rate is {self.model_learning_rate}, expected more than 0")
         if self.lr_schedule not in SCHEDULES:

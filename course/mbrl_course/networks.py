@@ -65,8 +65,12 @@ class EnsembleMLP(nn.Module):
             layer: maps inputs [E, N, in], weights [E, in, out] and biases [E, 1, out] to [E, N, out]; one
                 batched matrix product by default. If it is one of `PLAIN_LAYERS`, large products are made by
                 oneDNN on processors where that is faster (`mbrl_course.products`).
+
+        Raises:
+            ValueError: a hidden layer has no positive width.
         """
         super().__init__()
+        _check_widths(hidden_sizes)
         self.activation = ACTIVATIONS[activation]
         self.layer = layer
         sizes = (input_dim, *hidden_sizes, output_dim)
@@ -171,6 +175,7 @@ def orthogonal_mlp(
     sizes: tuple[int, ...], last_gain: float, generator: torch.Generator | None = None
 ) -> nn.Sequential:
     """A tanh network with orthogonal weights and zero biases, the last layer scaled by `last_gain`."""
+    _check_widths(sizes[1:-1])
     layers: list[nn.Module] = []
     for index, (fan_in, fan_out) in enumerate(pairwise(sizes)):
         last = index == len(sizes) - 2
@@ -183,6 +188,7 @@ def orthogonal_mlp(
 
 def relu_mlp(sizes: tuple[int, ...], generator: torch.Generator | None = None) -> nn.Sequential:
     """A ReLU network with weights and biases uniform within 1 / sqrt(fan-in)."""
+    _check_widths(sizes[1:-1])
     layers: list[nn.Module] = []
     for fan_in, fan_out in pairwise(sizes):
         layer = Linear(fan_in, fan_out)
@@ -223,3 +229,8 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 }
 """What share of the learning rate is used after a share `progress` in [0, 1] of the training. "cosine":
 Loshchilov and Hutter, 2017, "SGDR: stochastic gradient descent with warm restarts", Eq. 5, not restarted."""
+
+
+def _check_widths(hidden_sizes: Sequence[int]) -> None:
+    if any(size < 1 for size in hidden_sizes):
+        raise ValueError(f"hidden_sizes is {tuple(hidden_sizes)}, expected positive widths")

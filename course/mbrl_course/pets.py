@@ -180,6 +180,11 @@ class PETSConfig:
         for name in ("num_particles", "num_trials"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
+        if self.robust == "variance" and (self.propagation == "mean" or self.num_particles == 1):
+            got = (
+                f"robust is 'variance', propagation {self.propagation!r}, num_particles {self.num_particles}"
+            )
+            raise ValueError(f"{got}, expected several particles: the future of one alone has no variance")
         for name in ("penalty", "max_epochs"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 0 or more")

@@ -126,9 +126,9 @@ class PPOConfig:
 
     def __post_init__(self) -> None:
         """Refuses values that make no sense, with the field's name."""
-        for name in ("num_envs", "num_steps", "num_epochs", "minibatch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
+        for name, least in (("num_envs", 1), ("num_steps", 1), ("num_epochs", 1), ("minibatch_size", 2)):
+            if getattr(self, name) < least:  # one row alone has no normalised advantage
+                raise ValueError(f"{name} is {getattr(self, name)}, expected at least {least}")
         for name in ("gamma", "gae_lambda"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected in [0, 1]")
@@ -337,6 +337,9 @@ class PPO:
 
         Returns:
             The mean loss of the minibatches; NaN where no row of the batch is valid.
+
+        Raises:
+            FloatingPointError: the loss is not finite any more.
         """
         rows = RolloutBatch(*(column.flatten(0, 1)[batch.valid.flatten()] for column in batch))  # [B, ...]
         losses = []
@@ -352,7 +355,12 @@ class PPO:
                 self.optimizer.step()
                 self.counters.gradient_steps += 1
                 losses.append(loss.detach())
-        return float(torch.stack(losses).mean()) if losses else float("nan")
+        if not losses:
+            return float("nan")
+        mean_loss = float(torch.stack(losses).mean())
+        if not np.isfinite(mean_loss):
+            raise FloatingPointError(f"the loss is {mean_loss}: is learning_rate small enough?")
+        return mean_loss
 
     def set_progress(self, share: float) -> None:
         """Lowers the learning rate to (1 - share) of its first value, where `anneal` is set."""

@@ -321,13 +321,19 @@ class SAC:
         return (q - self.soft_target(batch)).abs().mean(dim=0)
 
     def update_critics(self, batch: Batch, weights: Tensor | None = None) -> float:
-        """One gradient step of both critics towards the soft target; returns the loss."""
+        """One gradient step of both critics towards the soft target; returns the loss.
+
+        Raises:
+            FloatingPointError: the loss is not finite any more.
+        """
         q = self.critics(batch.obs, self.from_task(batch.action))
         loss = critic_loss(q, self.soft_target(batch), weights)
         self.critic_optimizer.zero_grad()
         loss.backward()
         self.critic_optimizer.step()
-        return loss.item()
+        if not math.isfinite(value := loss.item()):
+            raise FloatingPointError(f"the critics' loss is {value}: is learning_rate small enough?")
+        return value
 
     def update_actor_and_temperature(self, obs: Tensor) -> dict[str, float]:
         """One gradient step of actor and temperature on states [B, D]; loss and temperature by name.

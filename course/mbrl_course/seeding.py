@@ -20,7 +20,8 @@ def independent_seeds(seed: int | Sequence[int], number: int) -> list[int]:
         number: how many are needed.
 
     Returns:
-        Numbers of 32 bits, the same ones for the same seed, unlike each other and those of other seeds.
+        Numbers of 32 bits, the same ones for the same seed, unlike each other and those of other seeds. (To
+        NumPy zeros at the end are nothing: those of [5, 0] are those of 5.)
 
     Raises:
         ValueError: `seed` is negative, or one of its numbers.

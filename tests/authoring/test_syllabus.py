@@ -55,10 +55,12 @@ def test_a_course_without_a_frame_has_no_page(course: Course) -> None:
     assert write_syllabus(course) == check_syllabus(course) == []
 
 
-def test_a_week_builds_on_the_weeks_that_its_modules_import() -> None:
+def test_a_week_builds_on_the_weeks_that_its_modules_and_notebooks_import() -> None:
     assert builds_on(REPOSITORY, find_week(1)) == []
     assert builds_on(REPOSITORY, find_week(2)) == [1]
     assert 4 in builds_on(REPOSITORY, find_week(5))
+    assert 6 in builds_on(REPOSITORY, find_week(7))
+    assert {2, 3} <= set(builds_on(REPOSITORY, find_week(8)))  # its modules import nothing, its notebooks do
 
 
 @pytest.mark.parametrize("page", ["weeks/README.md", "solutions/README.md"])

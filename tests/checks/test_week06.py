@@ -215,7 +215,7 @@ MISTAKES = {
         ROLLOUTS,
         "torch.zeros_like(valid[:1])",
         "torch.ones_like(valid[:1])",
-        "the horizon cuts it short",
+        "the horizon cuts short is not marked",
     ),
     "cut where it terminated": (
         ROLLOUTS,
@@ -274,7 +274,7 @@ MISTAKES = {
     "aleatoric part": (GATE, "parts.epistemic", "parts.aleatoric", "epistemic_variance"),
     "a value for each dimension": (GATE, "parts.epistemic.mean(dim=-1)", "parts.epistemic", "average over"),
     "gate the wrong way round": (GATE, "variance <= tau", "variance > tau", "wrong way round"),
-    "strictly below": (GATE, "variance <= tau", "variance < tau", "tau itself passes"),
+    "strictly below": (GATE, "variance <= tau", "variance < tau", "just tau is held back"),
     "NaN passes": (GATE, "variance <= tau", "~(variance > tau)", "NaN passes"),
     "gate on the deviation": (GATE, "variance <= tau", "variance.sqrt() <= tau", "expected the variance"),
     # 6.6

@@ -17,6 +17,7 @@ from mbrl_course.weeks import WEEKS, Week
 GOALS, PAPERS = "After this notebook you can", "Where it comes from"
 MINUTES_PER_QUESTION = 10
 """An estimate: a written question of an experiments notebook, the run and the picture before it included."""
+_IMPORT = re.compile(r"^from mbrl_course\.(\w+) import ", re.MULTILINE)
 PAGES = {"syllabus.md": "weeks/README.md", "syllabus_teaching.md": "solutions/README.md"}
 
 
@@ -35,11 +36,13 @@ def check_syllabus(course: Course) -> list[Problem]:
 
 
 def builds_on(course: Course, week: Week) -> list[int]:
-    """Numbers of the earlier weeks whose modules the modules of `week` import."""
+    """Numbers of the earlier weeks whose modules the modules or the notebooks of `week` import."""
     imported: set[str] = set()
     for module in week.modules:
         if (path := course.module_path(module)) is not None:
             imported |= set(package_imports(parse_file(path), module))
+    for source in course.sources(week):
+        imported |= set(_IMPORT.findall(source.read_text(encoding="utf-8")))
     return [w.number for w in WEEKS if w.number < week.number and imported & set(w.modules)]
 
 
