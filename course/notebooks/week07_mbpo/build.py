@@ -60,10 +60,12 @@ from mbrl_course.evaluation import evaluate
 from mbrl_course.films import episode_film
 from mbrl_course.imagination import epistemic_variance
 from mbrl_course.networks import SCHEDULES, EnsembleMLP, relu_mlp, xavier_weights
-from mbrl_course.plotting import COLORS, GREY, new_axes
+from mbrl_course.plotting import COLORS, GREY, new_axes, use_style
 from mbrl_course.ppo import Counters
 from mbrl_course.prioritized import PrioritizedReplayBuffer
 from mbrl_course.seeding import independent_seeds
+
+use_style()
 
 # %% [markdown]
 # ## The learner
@@ -356,9 +358,10 @@ check_close(
         "min() is the smallest value of the whole batch; expected one for each row, over dim 0": reward
         + 0.9 * going * (5.0 - 0.5 * log_prob),
         "the entropy is missing": reward + 0.9 * going * low,
-        "the entropy is part of the next state's value: gamma discounts it, too": reward
+        "gamma does not discount the entropy, which is part of the next state's value": reward
         + going * (0.9 * low - 0.5 * log_prob),
-        "entropy is - log_prob: it lowers the value here": reward + 0.9 * going * (low + 0.5 * log_prob),
+        "the entropy has the wrong sign: it is - log_prob, and lowers the value here": reward
+        + 0.9 * going * (low + 0.5 * log_prob),
         "terminated is ignored: nothing follows an end": reward + 0.9 * (low - 0.5 * log_prob),
         "after an end the entropy still counts": reward + 0.9 * (going * low - 0.5 * log_prob),
         "after an end the entropy still counts, and it is not discounted": reward
@@ -557,7 +560,7 @@ def train_actor(log_temperature, target_entropy=None, steps=400):
     return actor, torch.tensor(history)
 
 
-axes = new_axes(columns=3, width=4.2, height=3.5)
+axes = new_axes(columns=3, width=3.6, height=3.5)
 u = torch.linspace(-5, 5, 2001).unsqueeze(-1)
 grid = torch.linspace(-1, 1, 401)
 axes[0].plot(grid, hills(grid), color="black")
@@ -570,18 +573,22 @@ for alpha, color in zip((0.05, 0.3, 1.0), COLORS, strict=False):
     axes[1].plot(a[:, 0], log_prob.exp(), color=color, label=rf"$\alpha$ = {alpha}")
     best = torch.exp(hills(grid) / alpha)
     axes[1].plot(grid, best / torch.trapezoid(best, grid), "--", color=color, linewidth=1, alpha=0.8)
-axes[1].set(xlabel="action", ylabel="density", ylim=(0, 4.5), title="What the actor learns")
-axes[1].legend(loc="upper center", fontsize=8.5)
+axes[1].plot([], [], "--", color=GREY, linewidth=1, label="best")
+axes[1].set(xlabel="action", ylabel="density (cut off at 4.5)", ylim=(0, 4.5), title="What the actor learns")
+axes[1].legend(loc="upper center")
 _, history = train_actor(0.0, target_entropy=-1.0, steps=600)
 axes[2].plot(history[:, 1], color=COLORS[4], label="entropy of the policy")
-axes[2].plot(history[:, 0], color=COLORS[5], label=r"temperature $\alpha$")
+axes[2].plot(history[:, 0], color=COLORS[3], label=r"temperature $\alpha$")
 axes[2].axhline(-1, color="black", linestyle=":", linewidth=1.3, label="target entropy")
-axes[2].set(xlabel="update", ylim=(-2.7, 2.2), title="A learned temperature")
+axes[2].set(
+    xlabel="update", ylabel="entropy in nats; temperature", ylim=(-2.7, 2.2), title="A learned temperature"
+)
 axes[2].legend(loc="upper right")
 plt.show()
 
 # %% [markdown]
-# A high temperature buys randomness with value: the actor covers both hills. A low one settles on a hill, and
+# Dashed is the density that would be best for each temperature, proportional to $\exp(Q / \alpha)$, if it need
+# not be a squashed Gaussian. A high temperature buys randomness with value: the actor covers both hills. A low one settles on a hill, and
 # not necessarily on the higher one: the wide hill is easier to find with a wide Gaussian. The learned
 # temperature falls until the policy dares to decide, overshoots, and then holds the entropy near its target.
 
@@ -879,7 +886,7 @@ def model_step(obs, action):
 
 
 start = real.sample(12, generator).obs
-axes = new_axes(columns=3, width=4.1, height=3.6)
+axes = new_axes(columns=3, width=3.6, height=3.4)
 everything = real.all().obs
 for ax, length in zip(axes, (1, 5, 15), strict=True):
     batch = branched_rollout(model_step, random_policy, start, length)
@@ -894,7 +901,7 @@ for ax, length in zip(axes, (1, 5, 15), strict=True):
         ax.axvline(border, color=COLORS[3], linestyle=":", linewidth=1.2)
     ax.set(
         xlim=(-19, 19),
-        ylim=(-2.8, 2.8),
+        ylim=(-2.2, 2.2),
         xlabel="angle, degrees",
         title=f"k = {length}: {len(batch.obs)} transitions",
     )
@@ -1051,7 +1058,7 @@ check_close(
     "the capacity for rollouts of length 0",
     model_buffer_capacity(400, 0, 5),
     1,
-    mistakes={"a buffer holds at least 1": 0},
+    mistakes={"it is 0, but a buffer holds at least 1": 0},
 )
 ### BEGIN HIDDEN TESTS
 check_close("the capacity for 1 rollout of 1 step, kept for 1 fit", model_buffer_capacity(1, 1, 1), 1)
@@ -1099,11 +1106,12 @@ print("Right: the newest stay.")
 
 # %% [markdown]
 # Twelve fits, and $k$ grows from 1 to 6. On the left the buffer has a fixed size; on the right it follows your
-# schedule. Each colour is a fit.
+# schedule. Each colour is a fit. While $k$ grows, room for four fits of today's length holds up to eight, since the
+# older ones are shorter.
 
 # %%
 axes = new_axes(columns=2, width=5.4, height=3.5)
-fits, shades = range(12), plt.get_cmap("viridis")(torch.linspace(0, 1, 12).numpy())
+fits, shades = range(12), plt.get_cmap("viridis", 12)
 for ax, follows in zip(axes, (False, True), strict=True):
     buffer = ReplayBuffer(800, 1, 1)
     for fit in fits:
@@ -1116,11 +1124,13 @@ for ax, follows in zip(axes, (False, True), strict=True):
         counts = torch.bincount(buffer.all().reward.long(), minlength=12)
         bottom = 0
         for made, count in enumerate(counts.tolist()):
-            ax.bar(fit, count, bottom=bottom, color=shades[made], width=0.85)
+            ax.bar(fit, count, bottom=bottom, color=shades(made), width=0.85)
             bottom += count
     ax.set(xlabel="fit", ylabel="imagined transitions", xticks=fits, ylim=(0, 2500))
 axes[0].set_title("Fixed: in the end 1.3 fits are left")
-axes[1].set_title("Following the schedule: always 4 fits")
+axes[1].set_title("Following: room for 4 fits of today's $k$")
+colors = plt.cm.ScalarMappable(plt.Normalize(-0.5, 11.5), shades)
+plt.colorbar(colors, ax=axes[1], label="made by fit", ticks=fits)
 plt.show()
 
 # %% [markdown] exercise="real-ratio" number="7.6" title="A few real ones" points=2 difficulty=1 minutes=10
@@ -1246,8 +1256,10 @@ for ax, ratio in zip(axes, (0.05, 0.5), strict=True):
         obs = batch.obs[rows]
         label = f"{len(obs)} {name}"
         ax.plot(obs[:, 2].rad2deg(), obs[:, 3], "o", color=color, markersize=5, alpha=0.75, label=label)
-    ax.set(xlabel="angle, degrees", xlim=(-13, 13), ylim=(-4, 4), title=f"A batch with real_ratio {ratio}")
-    ax.legend(loc="upper right", frameon=True)
+    ax.set(
+        xlabel="angle, degrees", xlim=(-13, 13), ylim=(-2.2, 2.2), title=f"A batch with real_ratio {ratio}"
+    )
+    ax.legend(loc="lower right")
 axes[0].set_ylabel("angular velocity, rad/s")
 plt.show()
 
@@ -1321,7 +1333,7 @@ check_close(
     var.mean(dim=-1).sqrt(),
     mistakes={
         "it is the variance: take the root": var.mean(dim=-1),
-        "the root comes after the mean over dimensions": var.sqrt().mean(dim=-1),
+        "the root is taken before the mean over dimensions, expected after it": var.sqrt().mean(dim=-1),
         "scale has no effect": means.var(dim=0, correction=0).mean(dim=-1).sqrt(),
         "the sum over dimensions, expected the mean": var.sum(dim=-1).sqrt(),
         "it is the largest over the dimensions, expected the mean": var.amax(dim=-1).sqrt(),
@@ -1366,7 +1378,7 @@ print("Right: doubt costs.")
 
 # %% [markdown]
 # Where do our elites disagree? The cart stands still in the middle; angle and angular velocity vary, well
-# beyond the data (white dots). A still upright pole earns 1 for each step, here less $\beta u$ with $\beta = 2$.
+# beyond the data (dots). A still upright pole earns 1 for each step, here less $\beta u$ with $\beta = 2$.
 
 # %%
 angle, velocity = torch.meshgrid(torch.linspace(-25, 25, 81), torch.linspace(-5, 5, 81), indexing="xy")
@@ -1376,15 +1388,15 @@ expected = ensemble.predict(plane, torch.zeros(len(plane), 1), ensemble.elites).
 u = elite_disagreement(expected, ensemble.target_normalizer.std)
 worth = penalized_reward(torch.ones(len(plane)), u, 2.0)
 axes = new_axes(columns=2, width=5.4, height=3.8)
-for ax, values, title, colors in (
-    (axes[0], u, "Disagreement of the elites", "viridis"),
-    (axes[1], worth, "Reward 1, less 2 times that", "magma"),
+for ax, values, title, label, colors, dots in (
+    (axes[0], u, "Disagreement of the elites", "u", "viridis", "white"),
+    (axes[1], worth, "Reward 1, less 2 times that", "reward", "magma", "black"),
 ):
     picture = ax.pcolormesh(
         angle, velocity, values.view_as(angle), cmap=colors, shading="auto", rasterized=True
     )
-    plt.colorbar(picture, ax=ax)
-    ax.plot(everything[:, 2].rad2deg(), everything[:, 3], ".", color="white", markersize=2.5)
+    plt.colorbar(picture, ax=ax, label=label)
+    ax.plot(everything[:, 2].rad2deg(), everything[:, 3], ".", color=dots, markersize=2.5)
     ax.set(
         xlabel="angle, degrees", ylabel="angular velocity, rad/s", title=title, xlim=(-25, 25), ylim=(-5, 5)
     )
@@ -1453,12 +1465,14 @@ check_close(
         "the factor 2 is missing": 3 * (first + second + third),
         "max_reward is missing": 2 * (first + second + third),
         "the first term has gamma to the power of k, expected k + 1": 6 * (first / 0.9 + second + third),
-        "the first term divides by (1 - gamma) squared": 6 * (first * 0.1 + second + third),
-        "the model's term grows with k": 6 * (first + second + torch.tensor(0.1 / 0.1)),
+        "the first term is divided by 1 - gamma, expected by its square": 6 * (first * 0.1 + second + third),
+        "the model's term lacks its factor k": 6 * (first + second + torch.tensor(0.1 / 0.1)),
         "the two errors are swapped": 6 * ((first + second) / 3 + third * 3),
-        "the model's term divides by 1 - gamma": 6 * (first + second + k * 0.1),
-        "the model's term divides by 1 - gamma, not squared": 6 * (first + second + third / 0.1),
-        "the second term divides by 1 - gamma, not squared": 6 * (first + second / 0.1 + third),
+        "the model's term is not divided by 1 - gamma": 6 * (first + second + k * 0.1),
+        "the model's term is divided by (1 - gamma) squared, expected by 1 - gamma": 6
+        * (first + second + third / 0.1),
+        "the second term is divided by (1 - gamma) squared, expected by 1 - gamma": 6
+        * (first + second / 0.1 + third),
         "the first term is missing": 6 * (second + third),
         "the second term is missing": 6 * (first + third),
         "the model's term is subtracted, but its error adds up": 6 * (first + second - third),
@@ -1487,9 +1501,9 @@ check_close(
     26,
     mistakes={
         "it is the k with the largest gap": 1000,
-        "k = 0 is among the lengths, too": 25,
-        "expected the k where the gap is smallest, not the gap there": smallest,
-        "expected the k where the gap is smallest, not the gap there (cut off)": int(smallest),
+        "k = 0 is missing among the lengths, so that each index means one step more": 25,
+        "it is the smallest gap, expected the k where it is": smallest,
+        "it is the smallest gap, cut off to a whole number, expected the k where it is": int(smallest),
     },
     hint="does return_gap pass its own check?",
 )
@@ -1497,13 +1511,13 @@ check_close(
     "the best k for a model that is worse than the old data",
     best_rollout_length(0.4, 0.3, 0.9),
     0,
-    mistakes={"k = 0 is allowed, and best here": 1},
+    mistakes={"k = 0 is left out, but it is allowed, and best here": 1},
 )
 check_close(
     "the best k of a perfect model, with max_length = 40",
     best_rollout_length(0.0, 0.3, 0.9, 40),
     40,
-    mistakes={"max_length itself is among the lengths": 39},
+    mistakes={"max_length itself is left out": 39},
 )
 check_true(isinstance(best, int), "the best length is no whole number (int)")
 ### BEGIN HIDDEN TESTS
@@ -1553,9 +1567,14 @@ for model_error, color in zip((0.3, 0.1, 0.03, 0.01), COLORS, strict=False):
     axes[0].plot(lengths, gap, color=color, label=rf"$\epsilon_m'$ = {model_error}: k = {best}")
     axes[0].plot(best, gap[best], "o", color=color, markersize=8, markeredgecolor="white")
 axes[0].set(
-    ylim=(0, 220), xlabel="k", ylabel="return gap, at most", title=r"The bound, with $\epsilon_\pi$ = 0.2"
+    ylim=(0, 220),
+    xlabel="k, steps of a rollout",
+    ylabel="return gap, at most",
+    title=r"The bound, with $\epsilon_\pi$ = 0.2",
 )
-axes[0].legend(loc="upper right", title="model error: best k", title_fontsize=9.5)
+axes[0].legend(
+    loc="center right", bbox_to_anchor=(1.0, 0.68), title="model error: best k", title_fontsize=9.5
+)
 fresh = random_steps(balance, 1500, seed=7)
 sequences = fresh.sample_sequences(300, 10, torch.Generator().manual_seed(0))
 spread = fresh.all().obs.std(dim=0)
@@ -1568,7 +1587,7 @@ for size, color in zip((50, 200, 800), COLORS, strict=False):
 
     error = compounding_error(elite_step, sequences, spread)
     axes[1].semilogy(range(1, 11), error, "o-", color=color, label=f"{size} real steps", markersize=4)
-axes[1].set(xlabel="k", ylabel="error, in standard deviations", title="Compounding error")
+axes[1].set(xlabel="k, steps of a rollout", ylabel="error, in standard deviations", title="Compounding error")
 axes[1].legend(loc="lower right")
 plt.show()
 
@@ -1809,22 +1828,24 @@ for ax, balanced in zip(axes, (True, False), strict=True):
     with torch.no_grad():
         odds = learned.logits(plane).sigmoid().view_as(angle)
     picture = ax.pcolormesh(
-        angle, velocity, odds, cmap="cividis", vmin=0, vmax=1, shading="auto", rasterized=True
+        angle, velocity, odds, cmap="Blues", vmin=0, vmax=1, alpha=0.6, shading="auto", rasterized=True
     )
-    ax.contour(angle, velocity, odds, levels=[0.5], colors="white")
-    for flag, marker, color in ((False, ".", "#d0d0d0"), (True, "x", COLORS[3])):
+    ax.contour(angle, velocity, odds, levels=[0.5], colors=COLORS[3], linewidths=2)
+    ax.plot([], [], color=COLORS[3], label="it changes its mind")
+    ax.vlines([-12, 12], -5, 5, color="black", linestyle=":", linewidth=1.5, label="the task's rule")
+    for flag, marker, size, name in ((False, ".", 3, "went on"), (True, "x", 6, "ended")):
         some = data.next_obs[data.terminated == flag]
-        ax.plot(some[:, 2].rad2deg(), some[:, 3], marker, color=color, markersize=3 if not flag else 6)
-    for border in (-12, 12):
-        ax.axvline(border, color=COLORS[1], linestyle=":", linewidth=1.5)
+        color = "black" if flag else GREY
+        ax.plot(some[:, 2].rad2deg(), some[:, 3], marker, color=color, markersize=size, label=name)
     ax.set(xlabel="angle, degrees", title="Balanced batches" if balanced else "Plain batches", xlim=(-25, 25))
     ax.grid(visible=False)
 axes[0].set_ylabel("angular velocity, rad/s")
 plt.colorbar(picture, ax=axes[1], label="probability of an end")
+axes[0].figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
 plt.show()
 
 # %% [markdown]
-# The white line is where the classifier changes its mind, the dotted ones are the truth, crosses are the ends
+# The solid line is where the classifier changes its mind, the dotted ones are the truth, crosses are the ends
 # that it has seen. Where there are crosses it finds the border, and the balanced one draws it closer to the
 # middle. In corners without any data both of them guess.
 #
@@ -1889,7 +1910,7 @@ for _ in range(100):
     obs, _, terminated, truncated, _ = env.step(balance.to_env_action(agent.act(seen[-1])))
     if terminated or truncated:
         break
-episode_film(balance, torch.stack(seen)[::4], fps=12, title="the policy after 400 steps", progress=False)
+episode_film(balance, torch.stack(seen), every=4, fps=12, title="the policy after 400 steps", progress=False)
 
 # %% [markdown] exercise="multi-step" number="7.10" title="Many steps at once" points=3 difficulty=3 minutes=30 bonus=true
 # A one-step model that is asked for $s_k$ feeds on its own predictions. Another way is to ask for $s_k$
@@ -2110,7 +2131,8 @@ ax.semilogy(range(1, K + 1), one_by_one, "o-", color=COLORS[0], label="one-step 
 ax.semilogy(
     range(1, K + 1), multi_step_errors(multi, obs, actions), "s-", color=COLORS[1], label="multi-step model"
 )
-ax.set(xlabel="k", ylabel="squared error $E_k$", title="Pendulum: 2000 steps of data, 600 updates each")
+ax.set(xlabel="k, steps predicted", ylabel="$E_k$, squared units of the state")
+ax.set_title("Pendulum: 2000 steps of data, 600 updates each")
 ax.legend(loc="lower right")
 plt.show()
 
@@ -2142,8 +2164,9 @@ plt.show()
 # <details><summary>2. SAC may learn from transitions of any age and any policy. Why, then, does MBPO forget
 # imagined ones after a few fits?</summary>
 #
-# Not because of the policy, but because of the model: the old transitions are its old errors. A real transition
-# stays true.
+# Because of the model, above all: the old transitions are its old errors, and SAC would go on learning them. A real
+# transition stays true. The policy is the smaller reason (7.5): SAC may learn from what older policies did, but an old
+# rollout shows states to which an older policy led, and new ones cost little.
 # </details>
 # <details><summary>3. A colleague sets <code>real_ratio = 1</code> and keeps everything else. What is left of
 # MBPO, and what does it cost?</summary>
@@ -2168,5 +2191,6 @@ plt.show()
 # `experiments.ipynb` beside this notebook runs on *your* functions: MBPO against SAC at equal steps, rollouts of
 # 0, 1 and 10 steps, real ratios, penalties, and where the time goes. MOPO (Yu et al., 2020) is this week's
 # penalty without any new data. Dreamer (Hafner et al., 2020) imagines in a learned latent space and passes
-# gradients through it; TD-MPC2 (Hansen et al., 2024) plans with a model and a value function at once. Next week
-# is the clinic: ten promises of improvement, and which of them hold.
+# gradients through it; TD-MPC2 (Hansen et al., 2024) plans with a model and a value function at once. PILCO
+# (Deisenroth and Rasmussen, 2011) came before them all: a policy that is improved by gradients through a Gaussian
+# process. Next week is the clinic: ten promises of improvement, and which of them hold.

@@ -9,7 +9,7 @@
 # 1. **Equal real steps:** cart-pole, Pendulum, InvertedPendulum; SAC, SAC with as many updates, and MBPO.
 # 2. **Where the time goes**: the world, the model, the rollouts, the agent; measured.
 # 3. **How long a rollout?** Lengths of 0 to 30, beside the compounding error of the models at work; and the
-#    half-cheetah with rollouts of 0, 1 and 10, as in CS285.
+#    half-cheetah with SAC, Dyna and MBPO (rollouts of 0, 1 and 10), as in CS285.
 # 4. **A few real ones:** shares of 0, 5, 50 and 100 % real transitions.
 # 5. **The price of doubt:** penalties of 0, 0.5 and 2.
 #
@@ -54,15 +54,22 @@ from IPython.display import display
 
 from mbrl_course.buffers import ReplayBuffer
 from mbrl_course.envs import get_task
-from mbrl_course.experiments import get_config, run
+from mbrl_course.experiments import get_config, get_experiment, run
 from mbrl_course.experiments.figures import ledger_table, plot_results, shipped, shipped_note, show_shipped
+from mbrl_course.experiments.time_to_solve import time_to_solve
 from mbrl_course.experiments.variants import settings_of, variant_of
 from mbrl_course.mbpo import MBPO, MBPOConfig
 from mbrl_course.mbpo_theory import compounding_error
-from mbrl_course.plotting import COLORS, new_axes
+from mbrl_course.plotting import COLORS, GREY, new_axes, use_style
 
+use_style()
 torch.set_num_threads(1)  # the tensors are small: more threads would wait for each other
 OPPONENTS = ("SAC", "SAC, as many updates")
+COLOR_OF = {"SAC": GREY, "SAC, as many updates": "black"}  # a variant has one colour in all pictures
+COLOR_OF |= dict.fromkeys(("MBPO", "MBPO, k = 10", "k = 10"), COLORS[0])
+COLOR_OF |= dict.fromkeys(("Dyna", "k = 1", "real ratio 0", "penalty 0.5"), COLORS[1])
+COLOR_OF |= dict.fromkeys(("k = 3", "real ratio 0.5", "penalty 2"), COLORS[2])
+COLOR_OF |= dict.fromkeys(("k = 30", "real ratio 1"), COLORS[4])
 
 
 def texts_of(name, *wanted):
@@ -86,22 +93,44 @@ def only(rows, *wanted):
     return rows.loc[rank.sort_values(kind="stable").index]
 
 
-def shown_beside(name, rows, *wanted, title=""):
-    """Curves of these variants: measured here on the left, shipped ones on the right, where there are any.
+def shown_beside(name, rows, *wanted, labels=None, title=""):
+    """Curves of these variants: measured here on the left, shipped ones on the right (none for "smoke").
 
-    Those that run here come first, so that both pictures have the same colours.
+    `labels` are other names for some of them.
     """
+    labels = {variant: variant for variant in wanted} | (labels or {})
+    colors = {label: COLOR_OF[variant] for variant, label in labels.items()}
     parts = {"here": only(rows, *wanted), "shipped": only(shipped(name, SCALE), *wanted)}
     parts = {where: part for where, part in parts.items() if part is not None and len(part)}
     axes = new_axes(columns=len(parts), width=5.8, height=3.9)
     for ax, (where, part) in zip(axes, parts.items(), strict=True):
-        seeds = part["seed"].nunique()
-        heading = f"{title}: {where}, {seeds} seed{'s' if seeds > 1 else ''}"
-        plot_results(name, part, SCALE, title=heading, compare=False, ax=ax)
+        look = dict(title=f"{title}: {where}", baseline=OPPONENTS[1], colors=colors, ax=ax)
+        plot_results(name, part.assign(variant=part["variant"].map(labels)), SCALE, compare=False, **look)
     for ax in axes:
         ax.set(xlim=(0, None), ylim=(min(a.get_ylim()[0] for a in axes), max(a.get_ylim()[1] for a in axes)))
-        ax.legend(fontsize=8.5)
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2)
     plt.show()
+
+
+def first_steps(*names):
+    """What the shipped runs took until they first solved their task: medians over seeds, and their range."""
+    found = {name: time_to_solve(shipped(name), get_experiment(name).solved_at) for name in names}
+    table = pd.concat(found, names=["experiment", None]).droplevel(1).set_index("what", append=True)
+    prices = [f"{cost}{end}" for cost in ("env_steps", "cpu_seconds") for end in ("", " low", " high")]
+    return table[["seeds", "solved", *prices]].round(0)
+
+
+def seed_by_seed(name, *pairs, steps=None):
+    """How much more one variant earned than another from the same seed, and so in the same starts; shipped runs."""
+    rows, found = shipped(name), []
+    steps = steps or rows["env_steps"].max()
+    returns = rows[rows["env_steps"] == steps].pivot(index="seed", columns="variant", values="eval_return")
+    for new, old in pairs:
+        more = returns[new] - returns[old]
+        ahead = f"{(more > 0).sum()} of {len(more)}"
+        ends = {"lowest": more.min(), "median": more.median(), "highest": more.max()}
+        found.append({"return of": new, "less that of": old, "steps": steps, "ahead in": ahead} | ends)
+    return pd.DataFrame(found).round(1)
 
 
 # %% [markdown]
@@ -132,67 +161,89 @@ def shown_beside(name, rows, *wanted, title=""):
 # shares. Whether the prediction comes true does not matter.
 
 # %% [markdown]
-# The cart-pole runs here. Left: this notebook. Right: the runs that ship with the course, if there are any; lines are
+# The cart-pole runs here. Left: this notebook. Right: the runs that ship with the course; lines are
 # interquartile means (IQM) over seeds, bands their 95 % bootstrap intervals (RLiable).
 
 # %%
 cartpole = run_variants("mbpo-cartpole", *OPPONENTS, "k = 1", "k = 10")
 print(shipped_note("mbpo-cartpole"))
-shown_beside("mbpo-cartpole", cartpole, *OPPONENTS, "k = 10", title="Cart-pole")
-ledger_table("mbpo-cartpole", cartpole, SCALE, compare=False)
+named = {"k = 10": "MBPO, k = 10"}
+shown_beside("mbpo-cartpole", cartpole, *OPPONENTS, "k = 10", labels=named, title="Cart-pole")
+ledger_table("mbpo-cartpole", cartpole, SCALE, where=f"variant in {[*OPPONENTS, 'k = 1', 'k = 10']}")
 
 # %% [markdown]
 # Pendulum takes minutes for each agent and seed, so here are shipped runs alone: against real steps, and against
 # minutes of one core.
 
 # %%
+look = {"baseline": OPPONENTS[1], "colors": COLOR_OF}
 show_shipped(
     "mbpo-pendulum",
-    {"title": "Pendulum: against real steps"},
-    {"title": "... and against minutes", "x": "minutes"},
+    {"title": "Pendulum: against real steps", **look},
+    {"title": "... and against minutes", "x": "minutes", **look},
 )
 
 # %% [markdown]
-# InvertedPendulum, MuJoCo's own: the first 1000 steps here (the shipped runs, if there are any, go on to 2000).
+# InvertedPendulum, MuJoCo's own: the first 1000 steps here (the shipped runs go on to 2000).
 
 # %%
 inverted = run_variants(
     "mbpo-inverted-pendulum", "SAC, as many updates", "MBPO, k = 10", total_steps=1000, eval_every=250
 )
 print(shipped_note("mbpo-inverted-pendulum"))
-shown_beside(
-    "mbpo-inverted-pendulum", inverted, OPPONENTS[1], "MBPO, k = 10", OPPONENTS[0], title="InvertedPendulum"
-)
+shown_beside("mbpo-inverted-pendulum", inverted, *OPPONENTS, "MBPO, k = 10", title="InvertedPendulum")
 ledger_table("mbpo-inverted-pendulum", inverted, SCALE)
 
 # %% [markdown]
+# When did the shipped runs first get to -200 on Pendulum, and to 1000 on InvertedPendulum? `inf`: too few seeds got
+# there. The runs were evaluated every 250 steps.
+
+# %%
+first_steps("mbpo-pendulum", "mbpo-inverted-pendulum")
+
+# %% [markdown]
+# Is one agent better than another? That two intervals overlap does not answer it: part of their width is due to the
+# starts, which differ between seeds, while agents with the same seed are evaluated in the same starts. So here are the
+# differences, seed by seed. (With five seeds the range from `lowest` to `highest` holds the median difference in 94 %
+# of all such experiments, with three in 75 %.)
+
+# %%
+many = OPPONENTS[1]
+pendulum = [seed_by_seed("mbpo-pendulum", ("MBPO", many), steps=steps) for steps in (1000, 1500, 3000)]
+balance = seed_by_seed("mbpo-cartpole", ("k = 10", many), ("k = 1", many), ("k = 10", "k = 1"))
+pd.concat({"Pendulum": pd.concat(pendulum), "Cart-pole": balance}).droplevel(1)
+
+# %% [markdown]
 # **Explain what you see.** (a) Pendulum: how many real steps do the three agents need to get to -200, and which of the
-# differences do the intervals support? What does that say about the model, and what about the updates? (b) What is
+# differences do the five seeds support? What does that say about the model, and what about the updates? (b) What is
 # different on the cart-pole, and what may the reason be? Say what rests on a single seed. (c) A publication shows MBPO
 # ten times as sample-efficient as SAC. Which question do you ask first?
 
 # %% [markdown] kind="written" id="explain-equal-steps" points=4
 # **Model answer.** (a) Over the five shipped seeds SAC with one update per step never got to -200 within 3000 steps (IQM
 # at the end -1046, interval -1255 to -815). With ten updates per step and no model it got there after a median of 1000
-# steps, MBPO after 1750. At the end both are at -152 and -150, with the same interval. At 1500 steps, -171 [-208, -132]
-# against -293 [-462, -194], the intervals just touch: the model was no help here, rather a hindrance. Practically all of
-# the lead over SAC is due to the updates. It is plausible: Pendulum has no noise and three dimensions, random actions
+# steps, MBPO after 1750. At 1000 steps MBPO is behind in each of the five seeds, by 35 to 1463, at 1500 in four of them.
+# At the end both are at -152 and -150, and seed by seed they differ by 5 at the most: the wide intervals are those of the
+# starts. The model was no help here, rather a hindrance. Practically all of the lead over SAC is due to the updates. It
+# is plausible: Pendulum has no noise and three dimensions, random actions
 # reach much of it, and SAC's critics don't suffer from repetition; while rollouts of a single step bring hardly anything
 # that is not in the data, and the first models are wrong.
 #
 # (b) On the cart-pole the order is the published one. After 400 steps the five shipped seeds of MBPO with rollouts of ten
 # steps are at 192 [165, 200] (IQM, 95 % interval), those with one step at 91 [45, 165], SAC with as many updates at 66
-# [36, 91], SAC at 19 [14, 24]. The same number of updates, and nearly three times the return: here it is the model. A possible
+# [36, 91], SAC at 19 [14, 24]. The same number of updates, and nearly three times the return, ahead in each of the five
+# seeds by 77 to 159: here it is the model. A possible
 # reason: episodes end when the pole falls, so the data are of falling poles, and a good model can show what balancing would
 # be like, for ten steps at a time. On Pendulum nothing ends, and rollouts had one step. Which of the two it is, these runs
 # don't say. On InvertedPendulum all agents with ten updates per step balance for all 1000 steps in each of five seeds, first after
-# 1250 real steps without a model and with rollouts of one step, after 1000 with rollouts of ten (medians; the ranges overlap).
-# With one update it is 73 [53, 90] after 2000 steps. Here too it is the updates, and the model saves one evaluation at the most.
+# 1250 real steps without a model and with rollouts of one step, after 1000 with rollouts of ten. These are medians, on a
+# grid of 250 steps; single seeds take 1000 to 1500, 1000 to 2000 and 750 to 1250. With one update it is 73 [53, 90] after 2000
+# steps. Here too it is the updates, and what the model may save is one step of the grid.
 #
 # (c) How many updates did SAC make per real step? If it was one, the comparison mixes model and updates. Then: how many
 # seeds, with which intervals, and what did a step cost in time?
 #
-# **Rubric.** 2 points for (a): steps and intervals from the figure (1), the conclusion that here the updates make
+# **Rubric.** 2 points for (a): steps, and what the seeds support (1), the conclusion that here the updates make
 # the difference (1). 1 point for (b): a difference between the tasks, with a possible reason, and what a single seed can't
 # say. 1 point for (c): asks for the updates per step.
 
@@ -319,14 +370,18 @@ ax = new_axes(width=6.6, height=4.0)[0]
 shades = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(errors)))
 for (steps, error), color in zip(errors.items(), shades, strict=True):
     ax.semilogy(range(1, len(error) + 1), error, "o-", color=color, markersize=4, label=f"{steps} real steps")
-ax.set(xlabel="k", ylabel="error, in standard deviations", title="Compounding error of the models at work")
+ax.set(xlabel="k, steps of a rollout", ylabel="error, in standard deviations")
+ax.set_title("Compounding error of the models at work")
 ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
 plt.show()
+ends = {f"{steps} real steps": (float(error[0]), float(error[-1])) for steps, error in errors.items()}
+pd.DataFrame(ends, index=["first step", "last step"]).T.round(3)
 
 # %% [markdown]
 # **Write down your prediction.** The build notebook's bound wants short rollouts where the model is bad, long ones where
 # it is good. Look at the errors above: which $k$ of 1, 3, 10, 30 will learn to balance in the fewest real steps? And what
 # of the half-cheetah, with its seventeen dimensions: rollouts of 0, 1 or 10 steps, with four updates per real step each?
+# (As in CS285 their batches differ, too: with rollouts of one step half of each batch is real, with ten steps a tenth.)
 
 # %% [markdown] kind="written" id="predict-length" points=2
 # **Model answer.** The error after ten steps is 0.2 at its worst and 0.08 in the end, so rollouts of ten steps may
@@ -340,18 +395,39 @@ plt.show()
 
 # %%
 print(shipped_note("mbpo-cartpole"))
-shown_beside("mbpo-cartpole", cartpole, "k = 1", "k = 10", "k = 3", "k = 30", title="Cart-pole")
-if shipped("mbpo-cartpole") is not None:
-    display(ledger_table("mbpo-cartpole", where="variant.str.startswith('k = ')"))
+shown_beside("mbpo-cartpole", cartpole, "k = 1", "k = 3", "k = 10", "k = 30", title="Cart-pole")
+ledger_table("mbpo-cartpole", cartpole, SCALE, where="variant.str.startswith('k = ')")
 
 # %%
 show_shipped("mbpo-schedule", {"title": "Pendulum: the length of the rollouts"})
-show_shipped("q6", {"title": "Half-cheetah: rollouts of 0, 1 and 10 steps"})
+first_steps("mbpo-schedule")
 
 # %% [markdown]
-# CS285's homework 4 has the half-cheetah as its problem 6, and expects the returns in the order of the rollouts, "at least 1000" with ten steps. Its commands
-# (`sac_n_iter`) give SAC 1,000 updates between two batches of 5,000 real steps, and the other two 5,000. Here all three make as many.
+# CS285's homework 4 has the half-cheetah as its problem 6: SAC, Dyna (rollouts of one step) and MBPO (ten). It expects
+# the returns in this order, "at least 1000" with ten steps. Its commands (`sac_n_iter`) give SAC 1,000 updates between
+# two batches of 5,000 real steps, and the other two 5,000. Here all three make as many.
 #
+# Mind that **two** settings differ between Dyna and MBPO. A real step counts as much as one rollout, as in CS285, so that
+# the share of real transitions in a batch is 0.5 with rollouts of one step, and 0.1 with ten.
+
+# %%
+show_shipped("q6", {"title": "Half-cheetah: SAC, Dyna and MBPO", "colors": COLOR_OF | {"SAC": "black"}})
+
+# %% [markdown]
+# Again seed by seed, in the last evaluation:
+
+# %%
+lengths = [
+    ("k = 3", "k = 1"),
+    ("k = 10", "k = 1"),
+    ("k = 30", "k = 1"),
+    ("k = 3", "k = 10"),
+    ("k = 30", "k = 10"),
+]
+cheetah = seed_by_seed("q6", ("Dyna", "SAC"), ("MBPO", "Dyna"))
+pd.concat({"Cart-pole": seed_by_seed("mbpo-cartpole", *lengths), "Half-cheetah": cheetah}).droplevel(1)
+
+# %% [markdown]
 # **Explain what you see.** (a) How do the errors change with $k$ and with the number of real steps? By how much is the
 # tenth step worse than the first? (b) Which lengths does the figure support, and which can't it tell apart? Does the bound of
 # the build notebook agree? And the half-cheetah: what follows from our curves that does not follow from CS285's? (c) With ten steps per rollout a fit brings ten times as many imagined transitions as with
@@ -364,28 +440,30 @@ show_shipped("q6", {"title": "Half-cheetah: rollouts of 0, 1 and 10 steps"})
 # policy has moved, and falls when the data follow.
 #
 # (b) Over the five shipped seeds rollouts of 3, 10 and 30 steps end at 194 [103, 200], 192 [165, 200] and 175 [142, 200], those of
-# one step at 91 [45, 165]: longer than one is better, ten is the steadiest, and between 3, 10 and 30 five seeds see no
-# difference (our one live seed says nothing: 197 for ten, 200 for one). The bound would have advised short rollouts after the second
+# one step at 91 [45, 165]. Each of the three is ahead of one step in all five seeds, by at least 20, 24 and 24: longer than one is
+# better. Between 3, 10 and 30 five seeds see no difference: the median differences to ten are about 0, with seeds on both sides (our one live seed says nothing: 197 for ten, 200 for one). The bound would have advised short rollouts after the second
 # fit, when the error was largest; those of ten did no visible harm. It is a worst case, and its numbers can't be used, as
-# total variation is not known. On the pendulum longer rollouts get there earlier, too: -200 after 1,750 real steps with one step, 1,250 with five and 1,000 with fifteen (medians of three
-# shipped seeds); the schedule from one to five is as fast as five. But one of the three runs with fifteen steps lost it again (-559 after 1,500 steps, -388 in the end): that is what the schedule is for.
-# On the half-cheetah the three shipped seeds are in CS285's order at *equal* updates: after 8,000 real steps SAC is at -68 [-236, 30], rollouts of
-# one step at 158 [117, 211], those of ten at 538 [345, 710], and all are still learning (CS285's "at least 1000" is after 50,000 steps). In CS285's own comparison SAC makes a fifth of
-# the updates of the others, so that its order could have been due to the updates alone; these curves say that here it is the model. Three seeds are few, but each of them
-# has the same order.
+# total variation is not known. On the pendulum the medians of three shipped seeds go the same way: -200 after 1,750 real steps with one step, 1,250 with five
+# and with the schedule from one to five, 1,000 with fifteen. That is a hint and no more: the seeds' ranges (1,250 to 1,750, 1,000 to 1,500, 1,000 to 1,250) share values, on a
+# grid of 250 steps. And of the three runs with fifteen steps, which all got there, one ended at -388: it had lost it again.
+# On the half-cheetah the three shipped seeds are in CS285's order at *equal* updates: after 8,000 real steps SAC is at -68 [-236, 30], Dyna
+# at 158 [117, 211], MBPO at 538 [345, 710], and all are still learning (CS285's "at least 1000" is after 50,000 steps). In CS285's own comparison SAC makes a fifth of
+# the updates of the others, so that its order could have been due to the updates alone; in these curves it isn't: imagined transitions help at equal updates. What they don't
+# say is whether the length of the rollouts did it. From Dyna to MBPO the share of real transitions falls from 0.5 to 0.1, too, and no run changes one of the two alone.
+# Three seeds are few, but each of them has the same order (by 87 at least from SAC to Dyna, by 197 from Dyna to MBPO).
 #
 # (c) Not how much is learned from, but *what*: with one step all imagined transitions start in states that were really
 # visited, with ten steps nine tenths of them start in states to which the present policy leads. The agent practises what it
 # will need. The price is that these starts are predictions.
 #
-# **Rubric.** 1 point: (a) both trends, with numbers. 2 points: (b) reads the figure with its seeds or intervals (1), compares with
+# **Rubric.** 1 point: (a) both trends, with numbers. 2 points: (b) reads the figure with its seeds, or sees that two settings differ on the half-cheetah (1), compares with
 # the bound or its shape (1). 1 point: (c) other states, not more learning.
 
 # %% [markdown]
 # ## 4. A few real ones
 #
 # `real_ratio` is the share of real transitions in a batch: 0 is imagination alone, 1 is SAC with as many updates (the
-# model is fitted for nothing). MBPO's usual value is 0.05 (`k = 10` in the figure).
+# model is fitted for nothing). MBPO's usual value is 0.05 (`k = 10` in the table).
 #
 # **Write down your prediction.** Which share will do best on the cart-pole? What goes wrong at either end? And what
 # should the line with 1 look like, compared with one that you have seen in part 1?
@@ -398,23 +476,27 @@ show_shipped("q6", {"title": "Half-cheetah: rollouts of 0, 1 and 10 steps"})
 # **Rubric.** 1 point: both ends with a reason, or the identity with SAC.
 
 # %%
-RATIOS = ("k = 10", "real ratio 0", "real ratio 1", "real ratio 0.5")
+RATIOS = ("real ratio 0", "k = 10", "real ratio 0.5", "real ratio 1")
 ratios = pd.concat(
     [cartpole, run_variants("mbpo-cartpole", "real ratio 0", "real ratio 1")], ignore_index=True
 )
 print(shipped_note("mbpo-cartpole"))
-shown_beside("mbpo-cartpole", ratios, *RATIOS, title="Cart-pole")
-if shipped("mbpo-cartpole") is not None:
-    display(ledger_table("mbpo-cartpole", where=f"variant in {[*RATIOS, OPPONENTS[1]]}"))
+shown_beside("mbpo-cartpole", ratios, *RATIOS, labels={"k = 10": "real ratio 0.05"}, title="Cart-pole")
+display(ledger_table("mbpo-cartpole", ratios, SCALE, where=f"variant in {[*RATIOS, many]}"))
+against = [("real ratio 0", "k = 10"), ("real ratio 0.5", "k = 10"), ("real ratio 1", "k = 10")]
+seed_by_seed("mbpo-cartpole", *against, ("real ratio 1", many))
 
 # %%
 show_shipped("mbpo-real-ratio", {"title": "Pendulum: the share of real transitions"})
+shares = [(f"real_ratio={share}", "real_ratio=0.05") for share in ("0", "0.2", "0.5", "1")]
+seed_by_seed("mbpo-real-ratio", *shares)
 
 # %% [markdown]
 # ## 5. The price of doubt
 #
 # The reward in the model is lowered by $\beta$ times the disagreement of the elites. On the cart-pole a step earns 1, so
-# $\beta = 2$ takes everything where the elites are half a standard deviation of the data's changes apart.
+# $\beta = 2$ takes everything where the elites are half a standard deviation of the data's changes apart. Without a
+# penalty it is `k = 10` again.
 #
 # **Write down your prediction.** Will the penalty help, harm, or do nothing here? In which situation would you not want
 # to do without it?
@@ -427,15 +509,16 @@ show_shipped("mbpo-real-ratio", {"title": "Pendulum: the share of real transitio
 # **Rubric.** 1 point: an effect with a reason that has to do with collecting data.
 
 # %%
-PENALTIES = ("k = 10", "penalty 2", "penalty 0.5")
+PENALTIES = ("k = 10", "penalty 0.5", "penalty 2")
 penalties = pd.concat([cartpole, run_variants("mbpo-cartpole", "penalty 2")], ignore_index=True)
 print(shipped_note("mbpo-cartpole"))
-shown_beside("mbpo-cartpole", penalties, *PENALTIES, title="Cart-pole")
-if shipped("mbpo-cartpole") is not None:
-    display(ledger_table("mbpo-cartpole", where=f"variant in {list(PENALTIES)}"))
+shown_beside("mbpo-cartpole", penalties, *PENALTIES, labels={"k = 10": "penalty 0"}, title="Cart-pole")
+display(ledger_table("mbpo-cartpole", penalties, SCALE, where=f"variant in {list(PENALTIES)}"))
+seed_by_seed("mbpo-cartpole", ("penalty 0.5", "k = 10"), ("penalty 2", "k = 10"))
 
 # %%
 show_shipped("mbpo-penalty", {"title": "Pendulum: the price of disagreement"})
+seed_by_seed("mbpo-penalty", *((f"penalty={beta}", "penalty=0") for beta in ("0.1", "0.5", "2")))
 
 # %% [markdown]
 # **Explain parts 2, 4 and 5.** (a) Which of the four kinds of work took most of the time, in each of the three settings? What
@@ -444,18 +527,21 @@ show_shipped("mbpo-penalty", {"title": "Pendulum: the price of disagreement"})
 # many seeds would you want before you said so in public?
 
 # %% [markdown] kind="written" id="explain-rest" points=3
-# **Model answer.** (a) In our run the agent's updates took about 73, 71 and 89 % (cart-pole, Pendulum, half-cheetah), the fits
-# 22, 27 and 7 %, the world 3, 2 and 4 %, and the rollouts 1 % at the most. So the updates: but if they
-# cost nothing at all, the whole would be about four times as fast, nine times on the half-cheetah, and no more. Faster rollouts would gain nothing.
+# **Model answer.** (a) In our run the agent's updates took about 74, 70 and 89 % (cart-pole, Pendulum, half-cheetah), the fits
+# 22, 28 and 7 %, the world 3, 1 and 4 %, and the rollouts about 1 % at the most. So the updates: but if they cost nothing at
+# all, the whole would be three to four times as fast, nearly nine times on the half-cheetah, and no more. Faster rollouts would gain nothing.
 #
 # (b) Over five seeds, after 400 steps: 175 [134, 197] for a share of 0, 192 [165, 200] for 0.05, 165 [118, 200] for 0.5, and
-# 85 [42, 120] for 1. So some imagination is worth a lot, imagination alone does no harm that these seeds could show, and
-# between 0 and 0.5 the intervals overlap. `real ratio 1` is SAC with as many updates, at 66 [36, 91]: only the random numbers
-# differ (the rollouts that nobody reads also draw some). On the pendulum (three shipped seeds, rollouts of one step) all shares end between -145 and -169, with intervals in each other. A single seed says little: in our live run it ends at 199 and SAC with as many updates at 77, and
+# 85 [42, 120] for 1. So some imagination is worth a lot: a share of 1 is behind 0.05 in all five seeds, by 55 to 168.
+# Shares of 0 and 0.5 are ahead in some seeds and behind in others, so nothing is shown: imagination alone does no harm that these
+# seeds could show. `real ratio 1` is SAC with as many updates, at 66 [36, 91], ahead in two of five seeds: only the random numbers
+# differ (the rollouts that nobody reads also draw some). On the pendulum (three shipped seeds, rollouts of one step) all shares end between -145 and -169, and against
+# 0.05 each has seeds on both sides. A single seed says little: in our live run it ends at 199 and SAC with as many updates at 77, and
 # its line jumps from 60 to 199 in the last 50 steps.
 #
-# (c) Nothing that could be told from chance: 193 [128, 197] with a penalty of 0.5 and 185 [154, 199] with 2, against 192 [168,
-# 200] without. On the pendulum (three seeds) -153 without, -154, -162 and -179 with 0.1, 0.5 and 2: downhill, but with intervals in each other. It did no harm that could be shown, against the prediction. I'd want ten seeds at least, and an interval of the difference
+# (c) Nothing that could be told from chance: 193 [128, 199] with a penalty of 0.5 and 185 [154, 199] with 2, against 192 [165,
+# 200] without; seed by seed the differences have both signs. On the pendulum (three seeds) -153 without, -154, -162 and -179 with 0.1, 0.5 and 2: downhill, but
+# each has a seed that is ahead of no penalty. It did no harm that could be shown, against the prediction. I'd want ten seeds at least, and an interval of the difference
 # that excludes zero.
 #
 # **Rubric.** 1 point: (a) shares from the student's own figure, and a bound on what can be gained (Amdahl). 1 point: (b) a
@@ -467,11 +553,50 @@ show_shipped("mbpo-penalty", {"title": "Pendulum: the price of disagreement"})
 # - MBPO is two changes at once: a model, and many updates. Compare it with SAC with *as many updates*, or you don't know which
 #   of the two you have measured.
 # - On Pendulum the updates made the difference, and the model none; on the cart-pole the model nearly tripled the return at
-#   equal steps and equal updates, and on the half-cheetah nothing but the model got anywhere in 8,000 steps. Whether a model helps depends on the task, and has to be measured there.
-# - The error of a rollout grows with its length and falls with data; the schedule follows from that.
+#   equal steps and equal updates, and on the half-cheetah only the agents with a model got anywhere in 8,000 steps. Whether a model helps depends on the task, and has to be measured there.
+# - The error of a rollout grows with its length, and falls when the data follow the policy; the schedule follows from that.
 # - Most of the time goes into the agent's updates and the fits, hardly any into imagining. Imagination is cheap; learning
 #   from it isn't.
-# - One seed says that code runs. Claims need five, ten, and an interval.
+# - One seed says that code runs. Claims need five, ten, and the interval of a *difference*, best between runs from the same starts.
+# - A comparison that changes two settings says nothing about either of them.
 #
-# Next week you take an engineer's report with ten such claims apart, one by one. If you want to go on here: run
-# `mbrl-course run mbpo-cartpole --seeds 0..9`, and see which of this notebook's impressions survive.
+# ## Test yourself
+#
+# <details><summary>1. A paper compares MBPO, with 20 updates per real step, with SAC, with one, and MBPO needs a tenth of the
+# steps. Which run is missing, and what might it show?</summary>
+#
+# SAC with 20 updates per step. On Pendulum the same comparison would have given all the credit to the model, and the
+# updates had earned it. On the cart-pole the model would have kept most of it.
+# </details>
+# <details><summary>2. Rollouts take one percent of the time, the agent's updates three quarters. Somebody writes a model that
+# predicts ten times as fast. How much faster is MBPO, and what would be the best that faster updates could do?</summary>
+#
+# By less than one percent. Updates that cost nothing would leave a quarter of the time: four times as fast, and no more.
+# </details>
+# <details><summary>3. MBPO with <code>real_ratio = 1</code> against SAC with as many updates: which columns of the ledger differ?
+# And why do the returns differ, too?</summary>
+#
+# Model calls, model gradient steps and seconds: the model is fitted and asked, and nobody reads the answers. The agent's gradient steps are the
+# same. The returns differ by chance, since the rollouts draw random numbers: a fine measure of what chance alone can do.
+# </details>
+# <details><summary>4. Two agents have -150 and -152 on Pendulum, each with an interval from about -180 to -125. Does this say that they are
+# about as good, to within 50?</summary>
+#
+# No, it is known much better. The intervals are as wide as the starts are different. With the same starts the two differ by 5
+# at the most, seed by seed.
+# </details>
+# <details><summary>5. On the half-cheetah MBPO is ahead of Dyna, with rollouts of ten steps instead of one and a tenth of each batch real
+# instead of half. Which runs would tell what did it?</summary>
+#
+# Rollouts of ten with a share of 0.5, and rollouts of one with 0.1. One of the two alone leaves it open whether the settings
+# only work together.
+# </details>
+#
+# ## Where next
+#
+# Next week you take an engineer's report with ten claims apart, one by one. If you want to go on here: run
+# `mbrl-course run mbpo-cartpole --seeds 0..9`, and see which of this notebook's impressions survive. To read on: Yu et al.,
+# 2020, [*MOPO*](https://arxiv.org/abs/2005.13239), the penalty of part 5 for data that nobody can add to; Hafner et al., 2023,
+# [*Dreamer*](https://arxiv.org/abs/2301.04104), whose policy only ever learns in a latent space of its model; Hansen et al., 2024,
+# [*TD-MPC2*](https://arxiv.org/abs/2310.16828), a few planned steps with a learned value at their end; and Deisenroth and Rasmussen,
+# 2011, *PILCO* (at length: [2015](https://arxiv.org/abs/1502.02860)), which learned from less than a minute of real cart-pole, with Gaussian processes.

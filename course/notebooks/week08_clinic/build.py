@@ -62,7 +62,9 @@ from mbrl_course.envs import get_task
 from mbrl_course.envs.task import Task
 from mbrl_course.experiments import load_results
 from mbrl_course.mpc import run_episode
-from mbrl_course.plotting import COLORS, GREY, new_axes
+from mbrl_course.plotting import COLORS, GREY, new_axes, use_style
+
+use_style()
 
 # %% [markdown]
 # ## An agent against itself
@@ -88,7 +90,8 @@ def made_up_runs(num_runs: int, num_seeds: int, generator: torch.Generator) -> T
 # %%
 generator = torch.Generator().manual_seed(0)
 ax = new_axes(width=7)[0]
-for seeds, color in ((3, COLORS[3]), (10, COLORS[0])):
+outline, filled = {"histtype": "step", "linewidth": 2, "zorder": 3}, {"alpha": 0.5}
+for seeds, color, style in ((3, COLORS[3], outline), (10, COLORS[0], filled)):
     without, with_change = (made_up_runs(5000, seeds, generator).mean(dim=1) for _ in range(2))
     gain = 100 * (with_change / without - 1)
     share = (gain >= 20).double().mean()
@@ -97,10 +100,10 @@ for seeds, color in ((3, COLORS[3]), (10, COLORS[0])):
         bins=50,
         range=(-70, 150),
         color=color,
-        alpha=0.5,
-        label=f"{seeds} seeds: {share:.0%} above +20 %",
+        label=f"{seeds} seeds: {100 * share:.0f} % above +20 %",
+        **style,
     )
-ax.axvline(20, color="black", linewidth=1.5)
+ax.axvline(20, color="black", linewidth=1.5, label="+20 %")
 ax.set(
     xlabel="reported gain of a change that changes nothing, %",
     ylabel="engineers",
@@ -185,7 +188,7 @@ check_close(
     (4 + 9 + 16 + 25 + 36 + 49) / 6,
     mistakes={
         "n / 4 is rounded up, expected down (cut by number, not by quantiles)": (9 + 16 + 25 + 36) / 4,
-        "divide by how many are left, not by n / 2": (4 + 9 + 16 + 25 + 36 + 49) / 5,
+        "it is divided by n / 2, expected by how many are left": (4 + 9 + 16 + 25 + 36 + 49) / 5,
     },
 )
 check_close(
@@ -235,7 +238,7 @@ print("Right: any number of tables.")
 
 # %% [markdown]
 # Ten runs make an experiment. Here are 4000 experiments with the made-up agent, each summed up in three ways;
-# and the same for an agent with one wild run in twenty.
+# and the same for an agent with one wild run in twenty. Each thin line is one of the first 400.
 
 # %%
 generator = torch.Generator().manual_seed(0)
@@ -252,9 +255,10 @@ for ax, runs, title in zip(axes, (steady, wild), ("3 of 10 runs fail", "1 of 20 
     for row, average in enumerate(averages.values()):
         values = average(runs)
         parts = ax.violinplot(
-            values, positions=[row], orientation="horizontal", widths=0.8, showextrema=False
+            values, positions=[row], orientation="horizontal", widths=0.8, showextrema=False, bw_method=0.1
         )
         parts["bodies"][0].set(facecolor=COLORS[row], alpha=0.7)
+        ax.plot(values[:400], torch.full((400,), row), "|", color="black", markersize=9, alpha=0.1)
         ax.text(0.02, row + 0.15, f"std {values.std():.1f}", transform=ax.get_yaxis_transform())
     ax.set(yticks=range(3), yticklabels=averages, xlabel="result of an experiment of ten runs", title=title)
 plt.show()
@@ -503,9 +507,17 @@ axes[0].axvspan(interval.low, interval.high, color=GREY, alpha=0.2, linewidth=0,
 axes[0].axvline(interval.point, color=COLORS[0], label=f"IQM of the runs, {interval.point:.0f}")
 axes[0].axvline(truth, color="black", linestyle="--", label=f"truth, {truth:.0f}")
 axes[0].plot(
-    runs[:, 0], torch.full((10,), -7.0), "o", color=COLORS[3], markersize=5, alpha=0.7, label="the runs"
+    runs[:, 0],
+    torch.zeros(10),
+    "o",
+    color=COLORS[3],
+    markersize=6,
+    alpha=0.7,
+    clip_on=False,
+    label="the runs",
 )
-axes[0].set(xlabel="IQM", ylabel="resamples", title="One experiment of ten runs")
+axes[0].set(xlabel="return, IQM of a resample", ylabel="resamples", ylim=(0, None))
+axes[0].set_title("One experiment of ten runs")
 axes[0].legend(loc="upper left")
 sizes = (3, 5, 10, 20, 40)
 for name, draw, target, color in (
@@ -662,18 +674,21 @@ generator = torch.Generator().manual_seed(0)
 axes = new_axes(columns=2, width=4.6, height=4.2)
 for ax, other in zip(axes, ("none", "zero"), strict=True):
     x, y = returns["repeat"], returns[other]
-    wins = (x - y.T).sign().sort(dim=0, descending=True).values
-    ax.imshow((x.sort(dim=0).values > y.sort(dim=0).values.T).double(), origin="lower", cmap="BuGn", vmax=1.4)
+    wins = ((x.sort(dim=0).values - y.sort(dim=0).values.T).sign() + 1) / 2  # 1, a tie 0.5, lost 0
+    ax.imshow(wins, origin="lower", cmap="BuGn", vmin=-0.3, vmax=1.4)
     found = bootstrap_interval(probability_of_improvement, x, y, generator=generator)
     ax.set(xlabel=f'runs with "{other}", worst to best', ylabel='runs with "repeat", worst to best')
     ax.set_title(f"P(better) = {found.point:.2f}, 95 %: {found.low:.2f} to {found.high:.2f}", fontsize=10.5)
     ax.set(xticks=[], yticks=[])
     ax.grid(False)
+    for edge in torch.arange(0.5, 9):
+        ax.axhline(edge, color="white", linewidth=1.5)
+        ax.axvline(edge, color="white", linewidth=1.5)
 plt.show()
 
 # %% [markdown]
-# Green: "repeat" won. Against no warm start at all the case is clear. Against a warm start that fills with
-# zeros it is not: the interval lies around 1/2. So *a warm start* is a gain, and *that it repeats the last
+# Green: "repeat" won; pale: it lost. Against no warm start at all the case is clear. Against a warm start that
+# fills with zeros it is not: the interval lies around 1/2. So *a warm start* is a gain, and *that it repeats the last
 # action* is not shown to be one. A claim is about the one thing that was changed. Always ask: compared to
 # what?
 
@@ -742,16 +757,18 @@ check_close(
         "the scale is upside down: divide by reference less random": torch.tensor(
             [[0.0, 0.0], [-1.0, -1.0], [-0.5, -1.5]]
         ),
-        "the zero is the random policy's score, not the reference's": torch.tensor(
+        "the zero is the reference's score, expected the random policy's": torch.tensor(
             [[-1.0, -1.0], [0.0, 0.0], [-0.5, 0.5]]
         ),
-        "the ends of the scale are the two given scores, not the smallest and the largest": (scores + 1200)
+        "the ends of the scale are the smallest and the largest score, expected the two given ones": (
+            scores + 1200
+        )
         / 1490,
-        "the ends of each task's scale are the two given scores, not its smallest and largest": (
+        "the ends of each task's scale are its smallest and largest score, expected the two given ones": (
             scores - scores.amin(dim=0)
         )
         / (scores.amax(dim=0) - scores.amin(dim=0)),
-        "divide by the distance from random to reference, not by the reference": torch.tensor(
+        "it is divided by the reference, expected by the distance from random to reference": torch.tensor(
             [[0.0, 0.0], [-7.0, 0.9], [-3.5, 1.35]]
         ),
     },
@@ -785,7 +802,7 @@ check_close(
     profile,
     [1.0, 0.75, 0.25, 0.25, 0.0],
     mistakes={
-        "a score that equals the threshold is not above it": [1.0, 0.75, 0.75, 0.25, 0.0],
+        "a score that equals the threshold is counted as above it": [1.0, 0.75, 0.75, 0.25, 0.0],
         "it is the share below the threshold": [0.0, 0.25, 0.25, 0.75, 1.0],
         "it is the share at or below the threshold": [0.0, 0.25, 0.75, 0.75, 1.0],
         "it is the number of the runs, expected their share": [4.0, 3.0, 1.0, 1.0, 0.0],
@@ -809,12 +826,13 @@ print("Right: a profile.")
 
 # %% [markdown]
 # The planners of week 3 on the true cart-pole swing-up, with 50 candidates an iteration, ten seeds each. The
-# bands are your bootstrap's, taken at each threshold: `performance_profile` is just another statistic.
+# bands are your bootstrap's, taken at each threshold: `performance_profile` is just another statistic. The right
+# picture names the colours.
 
 # %%
 frame = load_results("planners-swingup", "laptop")
 frame = frame[frame["budget"] == 50]
-thresholds = torch.linspace(40, 180, 141)
+thresholds = torch.linspace(-20, 180, 201)
 generator = torch.Generator().manual_seed(0)
 axes = new_axes(columns=2)
 for number, (name, group) in enumerate(frame.groupby("planner", sort=False)):
@@ -823,11 +841,11 @@ for number, (name, group) in enumerate(frame.groupby("planner", sort=False)):
     axes[0].plot(thresholds, band.point, color=COLORS[number], label=name)
     axes[0].fill_between(thresholds, band.low, band.high, color=COLORS[number], alpha=0.12, linewidth=0)
     middle = bootstrap_interval(interquartile_mean, scores, generator=generator)
-    axes[1].plot([middle.low, middle.high], [number, number], color=COLORS[number], linewidth=6, alpha=0.4)
+    bar = {"linewidth": 6, "alpha": 0.4, "solid_capstyle": "butt"}
+    axes[1].plot([middle.low, middle.high], [number, number], color=COLORS[number], **bar)
     axes[1].plot(middle.point, number, "o", color=COLORS[number], markersize=9)
     axes[1].plot(scores[:, 0], torch.full((10,), number + 0.25), "|", color=COLORS[number], markersize=8)
 axes[0].set(xlabel=r"return $\tau$", ylabel=r"share of runs above $\tau$", title="Performance profiles")
-axes[0].legend()
 axes[1].set(
     yticks=range(4), yticklabels=frame["planner"].unique(), xlabel="return", title="IQM, 95 %, and the runs"
 )
@@ -851,8 +869,13 @@ plt.show()
 #
 # Everything in the middle cancels. If the episode has ended, $\Phi(s_T) = 0$; if it goes on forever,
 # $\gamma^T$ goes to 0. What is left is $-\Phi(s_0)$, whatever the agent does. All policies lose the same, so
-# the best one stays the best: $Q'(s, a) = Q(s, a) - \Phi(s)$. And around every circle the sum is nothing (for
-# $\gamma = 1$), or less.
+# the best one stays the best: $Q'(s, a) = Q(s, a) - \Phi(s)$.
+#
+# And the bicycle? A circle of $n$ steps from $s$ to $s$ pays $(\gamma^n - 1)\, \Phi(s)$. For $\gamma = 1$ that is
+# nothing. For $\gamma < 1$ it is a loss where $\Phi(s) > 0$, and a *gain* where $\Phi(s) < 0$. Not even then do
+# circles pay, since every other way comes to the same sum. Take $\Phi = -1$ everywhere and $\gamma = 0.9$: each step
+# pays $-0.9 + 1 = 0.1$, which forever makes $0.1 / (1 - 0.9) = 1$. A step that ends the episode pays $0 + 1 = 1$ at
+# once.
 #
 # **Predict first.** An episode is cut off by its step limit, not ended. Is its last state's potential 0?
 #
@@ -896,12 +919,12 @@ check_close(
     [-3.5, -28.5, -27.0],
     mistakes={
         "gamma is missing": [10.0, -20.0, -27.0],
-        "gamma belongs to the next state, not to both": [5.0, -10.0, -13.5],
-        "gamma belongs to the next state, not to the one before": [18.5, -1.5, -13.5],
-        "the potential of a state that ended the episode is 0": [-3.5, -28.5, 1.5],
-        "its potential is 0 where the episode ended; not the state": [-3.5, -28.5, -23.5],
+        "both states have gamma, expected the next one alone": [5.0, -10.0, -13.5],
+        "the state before has gamma, expected the next one": [18.5, -1.5, -13.5],
+        "the state that ended the episode still has its potential, expected 0": [-3.5, -28.5, 1.5],
+        "the state is set to 0 where the episode ended, expected its potential": [-3.5, -28.5, -23.5],
         "terminated is upside down": [-17.0, -37.0, 1.5],
-        "where the episode ends only gamma Phi(s') is dropped, -Phi(s) stays": [-3.5, -28.5, 0.0],
+        "the whole bonus is dropped where the episode ends, but -Phi(s) stays": [-3.5, -28.5, 0.0],
         "the sign is wrong: Phi of where it goes, less Phi of where it came from": [3.5, 28.5, 27.0],
         "Phi of where it came from is added, expected subtracted": [30.5, 45.5, 27.0],
         "the two states are swapped": [-18.5, 1.5, -43.5],
@@ -992,7 +1015,7 @@ bonuses = {
     r"naive: $+\Phi(s')$": closeness(there),
     r"$+\gamma\,\Phi(s') - \Phi(s)$": shaping_reward(closeness, GAMMA, here, there, reached),
 }
-axes = new_axes(columns=3, width=4.2, height=3.4)
+axes = new_axes(columns=3, width=3.6, height=3.2)
 for ax, (name, bonus) in zip(axes, bonuses.items(), strict=True):
     values = torch.zeros(index.shape, dtype=torch.float64)
     for _ in range(600):
@@ -1071,9 +1094,9 @@ for number, (name, planned) in enumerate(tasks.items()):
         ax.bar(
             shift, sum(found) / 3, 0.2, color=COLORS[number], alpha=0.5, label=name if place == 0 else None
         )
-        ax.plot([shift] * 3, found, "o", color=COLORS[number], markersize=5)
+        ax.plot([shift - 0.05, shift, shift + 0.05], found, "o", color=COLORS[number], markersize=5)
 ax.set_xticks(range(3), ["3 steps", "5 steps", "10 steps"])
-ax.set(xlabel="horizon", ylabel="true return", title="A potential sees beyond the horizon")
+ax.set(xlabel="horizon", ylabel="true return", ylim=(-870, 40), title="A potential sees beyond the horizon")
 ax.legend(loc="lower right")
 plt.show()
 
@@ -1147,10 +1170,10 @@ check_close(
     mistakes={
         "it is the best evaluation so far, expected the last one": [5.0, 6.0],
         "it is the next evaluation, which cost too much": [7.0, 5.0],
-        "an evaluation that cost exactly the budget counts": [3.0, 6.0],
+        "an evaluation that cost exactly the budget is left out": [3.0, 6.0],
         "it is the last evaluation of all, whatever it cost": [7.0, 1.0],
         "it is an interpolated value, which nobody has measured": [2.0, 6 - 5 / 15],
-        "each run has costs of its own, not those of the first one": [2.0, 5.0],
+        "all runs have the costs of the first one, expected each its own": [2.0, 5.0],
         "it is the mean of all evaluations so far, expected the last one": [10 / 3, 5.0],
     },
 )
@@ -1168,7 +1191,12 @@ check_close(
 )
 check_close("with a budget for everything", score_at_budget(costs, scores, 1e9), [7.0, 1.0])
 tied = score_at_budget(torch.tensor([[0.0, 0.0, 7.0]]), torch.tensor([[1.0, 2.0, 3.0]]), 5.0)
-check_close("two evaluations at the same cost", tied, [2.0], mistakes={"the last of them counts": [1.0]})
+check_close(
+    "two evaluations at the same cost",
+    tied,
+    [2.0],
+    mistakes={"the first of them counts, expected the last": [1.0]},
+)
 for bad in ((costs[0], scores[0]), (costs, scores[:, :2]), (costs.flip(1), scores)):
     refused = False
     try:
@@ -1188,8 +1216,8 @@ check_close(
     mistakes={
         "it is the smallest cost of all, expected the smallest *last* cost": 1.0,
         "it is where the longest run ends": 12.0,
-        "every run counts, not only the first of each agent": 8.5,
-        "every run counts, not only the longest of each agent": 9.0,
+        "only the first run of each agent counts, expected every run": 8.5,
+        "only the longest run of each agent counts, expected every run": 9.0,
     },
 )
 ### BEGIN HIDDEN TESTS
@@ -1225,7 +1253,8 @@ for ax, column, unit in zip(axes, ("env_steps", "seconds"), ("env steps", "s"), 
     for number, name in enumerate(searches):
         scores = score_at_budget(curves[name][column], curves[name]["eval_return"], budget)
         middle = bootstrap_interval(interquartile_mean, scores[:, None], generator=generator)
-        ax.plot([middle.low, middle.high], [number, number], color=COLORS[number], linewidth=7, alpha=0.4)
+        bar = {"linewidth": 7, "alpha": 0.4, "solid_capstyle": "butt"}
+        ax.plot([middle.low, middle.high], [number, number], color=COLORS[number], **bar)
         ax.plot(middle.point, number, "o", color=COLORS[number], markersize=9)
         ax.plot(scores, torch.full((len(scores),), number + 0.25), "|", color=COLORS[number], markersize=8)
     ax.set(yticks=range(len(searches)), yticklabels=searches, xlabel="return (IQM, 95 %, and the five runs)")
