@@ -61,8 +61,10 @@ from mbrl_course.evaluation import collect_random
 from mbrl_course.mpc import StepFunction, rank_invalid_last, rollout, run_episode, sequence_returns
 from mbrl_course.networks import orthogonal_mlp
 from mbrl_course.pets import worst_case
-from mbrl_course.plotting import COLORS, GREY, new_axes
+from mbrl_course.plotting import COLORS, GREY, new_axes, use_style
 from mbrl_course.seeding import independent_seeds
+
+use_style()
 
 # %% [markdown] exercise="advantages" number="6.1" title="How much better than expected?" points=5 difficulty=3 minutes=25
 # A policy gradient makes good actions more likely. Good means: *better than expected*. The expectation is the
@@ -452,12 +454,14 @@ for ax, advantage in zip(axes, (1.0, -1.0), strict=True):
     objective = clipped_objective(ratios.log(), torch.full((200,), advantage), 0.2)
     ax.plot(ratios, ratios * advantage, "--", color=GREY, linewidth=1.5, label="r A")
     ax.plot(ratios, objective, color=COLORS[0], linewidth=2.5, label="clipped objective")
-    ax.axvspan(0.8, 1.2, color=COLORS[2], alpha=0.12, linewidth=0)
+    ax.axvspan(0.8, 1.2, color=COLORS[2], alpha=0.12, linewidth=0, label=r"$1 \pm \epsilon$")
     ax.set(xlabel="ratio r", ylabel="objective", title=f"A = {advantage:g}")
     ax.legend()
 plt.show()
 
 # %% [markdown]
+# In the green band, $1 \pm \epsilon$, both lines are one. Outside it the objective is flat on the side that pays.
+#
 # ## PPO
 #
 # The rest of PPO is given. Read it: `collect` steps $N$ environments side by side, `make_batch` calls your
@@ -578,7 +582,7 @@ def toy_errors_by_age(
 # </details>
 # <details><summary>Answer to the prediction</summary>
 #
-# It rises a thousandfold in our run, from 0.0001 to 0.1; the picture below shows it. Nothing about the world has
+# It rises more than a hundredfold in our run; the picture below shows it. Nothing about the world has
 # changed. The agent has: longer episodes have other positions and velocities, and the old data know little of them.
 # </details>
 
@@ -718,9 +722,9 @@ ax = new_axes(width=6.8)[0]
 ages = (torch.arange(8) + 0.5) * size / 8
 for (name, model), color in zip(windows.items(), (COLORS[3], COLORS[0], COLORS[2]), strict=True):
     ax.semilogy(ages, errors_by_age(model, experience, 8), "o-", color=color, label=f"fitted to {name}")
-ax.axvline(1024, color=GREY, linewidth=1, linestyle=":")
+ax.axvline(1024, color=GREY, linewidth=1.5, linestyle=":", label="the first 1024 end here")
 ax.set(xlabel="transition of the PPO run", ylabel="model's loss", title="The data move away from the model")
-ax.legend()
+ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
 plt.show()
 
 # %% [markdown]
@@ -900,7 +904,13 @@ check_close(
     [1, 1, 1, 0, 0],
     mistakes={
         "termination is ignored": [1, 1, 1, 1, 1],
-        "the step that terminates counts, too: it shows that falling is bad": [1, 1, 0, 0, 0],
+        "the step that terminates is left out, and it is the one that shows that falling is bad": [
+            1,
+            1,
+            0,
+            0,
+            0,
+        ],
     },
 )
 check_close(
@@ -990,7 +1000,12 @@ check_close(
     cut[:, 0],
     [0, 0, 0, 1],
     mistakes={
-        "the horizon cuts it short: the value of its last state still counts": [0, 0, 0, 0],
+        "a rollout that the horizon cuts short is not marked, though the value of its last state still counts": [
+            0,
+            0,
+            0,
+            0,
+        ],
         "every valid step is marked, expected the last one": [1, 1, 1, 1],
     },
 )
@@ -1045,7 +1060,7 @@ def model_step(obs, action):
 
 start = experience.obs[-800::40]  # [20, 4]
 rollouts = imagined_rollouts(policy_act, model_step, start, 30)
-axes = new_axes(columns=3, width=4.2, height=3.4)
+axes = new_axes(columns=3, width=3.6, height=3.4)
 for ax, row in zip(axes, (2, 7, 14), strict=True):
     real = [start[row]]
     for choice in rollouts.action[:, row]:
@@ -1057,12 +1072,15 @@ for ax, row in zip(axes, (2, 7, 14), strict=True):
     ax.plot(torch.stack(real)[: alive + 1, 2].rad2deg(), color="black", linewidth=2.5, label="real")
     ax.plot(dream[:, 2].rad2deg(), color=COLORS[3], label="imagined")
     if rollouts.terminated[:, row].any():
-        ax.plot(alive, dream[-1, 2].rad2deg(), "x", color=COLORS[3], markersize=10, markeredgewidth=2.5)
+        end = dream[-1, 2].rad2deg()
+        ax.plot(alive, end, "x", color=COLORS[3], markersize=10, markeredgewidth=2.5, clip_on=False)
     ax.axhspan(12, 30, color=GREY, alpha=0.15, linewidth=0)
     ax.axhspan(-30, -12, color=GREY, alpha=0.15, linewidth=0)
     ax.set(xlabel="imagined step", ylabel="angle, degrees", ylim=(-16, 16), xlim=(0, 30))
-axes[0].legend(loc="lower left")
-axes[1].set_title("The same actions, in the world and in the model")
+axes[0].plot([], [], "x", color=COLORS[3], markersize=10, markeredgewidth=2.5, label="imagined end")
+axes[0].legend(loc="upper left", bbox_to_anchor=(0.0, 0.85))
+title = "The same actions, in the world and in the model"
+axes[0].figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
 plt.show()
 
 # %% [markdown] exercise="gate" number="6.5" title="When to stop believing" points=4 difficulty=2 minutes=20
@@ -1110,7 +1128,7 @@ plt.show()
 #
 # $u = 1$: the members disagree by as much as the state usually changes in a step, so they know nothing. At $\tau =
 # 0.01$ their standard deviation is a tenth of a usual change, which sounds strict. For the model of the first 1024
-# steps, three quarters of *all* states of our run pass even that: see below. How strict is *useful* is an empirical
+# steps, most of *all* states of our run pass even that: see below. How strict is *useful* is an empirical
 # question, which this week's experiments ask.
 # </details>
 
@@ -1178,7 +1196,7 @@ check_close(
     [1, 1, 1, 0, 0, 0],
     mistakes={
         "it is the wrong way round: what is certain passes": [0, 0, 0, 1, 1, 0],
-        "tau itself passes, too: u <= tau": [1, 1, 0, 0, 0, 0],
+        "a variance of just tau is held back, expected u <= tau": [1, 1, 0, 0, 0, 0],
         "NaN passes": [1, 1, 1, 0, 0, 1],
         "the standard deviation is compared, expected the variance": [1, 0, 0, 0, 0, 0],
     },
@@ -1199,7 +1217,7 @@ print("Right: who disagrees stays outside.")
 # steps and all states of the run: what the agent can know, $u$, against what it would like to know.
 
 # %%
-axes = new_axes(columns=3, width=4.4, height=3.7)
+axes = new_axes(columns=3, width=3.8, height=3.7)
 angles, velocities = torch.linspace(-0.25, 0.25, 60), torch.linspace(-3.2, 3.2, 60)
 grid = torch.zeros(60, 60, 4)
 grid[..., 2], grid[..., 3] = angles[None], velocities[:, None]
@@ -1209,28 +1227,28 @@ for ax, (name, fit_data) in zip(
     model = windows[name]
     means = model.predict(grid.reshape(-1, 4), torch.ones(3600, 1)).obs
     variance = epistemic_variance(means, model.target_normalizer.std).reshape(60, 60)
-    levels = [0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0]
+    levels = [0.003, 0.01, 0.03, 0.1, 0.3, 1.0]
     filled = ax.contourf(
-        angles.rad2deg(), velocities, variance.clamp(0.0031, 2.9).log10(), np.log10(levels), cmap="Blues"
+        angles.rad2deg(), velocities, variance.log10(), np.log10(levels), cmap="Blues", extend="both"
     )
-    ax.contour(angles.rad2deg(), velocities, variance, [0.1], colors=[COLORS[3]], linewidths=2)
+    gate = ax.contour(angles.rad2deg(), velocities, variance, [0.1], colors=[COLORS[3]], linewidths=2)
+    ax.clabel(gate, fmt=r"$\tau$ = 0.1", colors="black")
     ax.plot(
         experience.obs[fit_data, 2].rad2deg(), experience.obs[fit_data, 3], ".", color="black", markersize=1.5
     )
     ax.set(xlabel="angle, degrees", title=f"u, fitted to {name}", xlim=(-14, 14), ylim=(-3.2, 3.2))
 axes[0].set_ylabel("angular velocity, rad/s")
-bar = plt.colorbar(filled, ax=axes[1], ticks=np.log10(levels))
+bar = plt.colorbar(filled, ax=axes[1], ticks=np.log10(levels), label="disagreement u")
 bar.ax.set_yticklabels([f"{level:g}" for level in levels])
 means = early.predict(experience.obs, experience.action).obs
 scale = early.target_normalizer.std
 known, loss = epistemic_variance(means, scale), model_loss(means, experience.next_obs, scale)
-axes[2].loglog(known[::4], (loss + known)[::4], ".", color=COLORS[0], markersize=2, alpha=0.4)
-ends = torch.tensor([1e-4, 10.0])
-axes[2].plot(ends, ends, color=GREY, linewidth=1)
-axes[2].axvline(0.1, color=COLORS[3], linewidth=2)
-axes[2].set(
-    xlabel="disagreement u", ylabel="members' average loss", title="Never below the line: loss = l + u"
-)
+axes[2].loglog(known[::4], (loss + known)[::4], ".", color=COLORS[0], markersize=3, alpha=0.4)
+ends = torch.tensor([1e-5, 10.0])
+axes[2].plot(ends, ends, color=GREY, linewidth=1.5, label="loss = u")
+axes[2].axvline(0.1, color=COLORS[3], linewidth=2, label=r"gate, $\tau$ = 0.1")
+axes[2].set(xlabel="disagreement u", ylabel="members' average loss", title="loss = loss of the mean + u")
+axes[2].legend(loc="upper left")
 plt.show()
 for tau in (0.01, 0.1, 1.0):
     inside = uncertainty_gate(known, tau)
@@ -1268,7 +1286,8 @@ for tau in (0.01, 0.1, 1.0):
 #   `self.ppo.update(batch, config.imag_epochs)`.
 # - `fit_model`: fits the model to *all* of `self.buffer`, for at most `config.model_epochs` epochs, with
 #   `self.generator`; adds the `num_updates` of the result to the counter `model_updates`. If there is a
-#   `learned_end`, it is fitted to the same data: `self.learned_end.fit(data, generator=self.generator)`.
+#   `learned_end` (a network that learns when episodes end, for tasks whose rule is not known; here it is `None`, and
+#   week 7 builds one), it is fitted to the same data: `self.learned_end.fit(data, generator=self.generator)`.
 # - `imagine`: draws `config.imag_rollouts` states from the buffer (`self.buffer.sample(n, self.generator).obs`), rolls
 #   the policy out from there for `config.imag_horizon` steps of `self.imagined_step` (`self.ppo.policy.act(obs,
 #   self.generator)` are the actions), adds the number of *valid* steps to the counter `imagined_steps`, and returns
@@ -1402,7 +1421,7 @@ check_true(
 )
 check_true(
     calls == 2 * one_iteration,
-    f"the calls of an iteration were: {text}; expected: {', '.join(one_iteration)}",
+    f"the calls of two iterations were: {', '.join(calls)}; expected twice: {', '.join(one_iteration)}",
 )
 check_true(
     [rows for rows, _ in run["fits"]] == [16, 32],
@@ -1501,7 +1520,7 @@ for agent in agents.values():
     agent.train(2048)
 
 low, high = torch.tensor([-12.0, -3.0]), torch.tensor([12.0, 3.0])
-axes = new_axes(columns=3, width=4.4, height=3.6)
+axes = new_axes(columns=3, width=3.6, height=3.4)
 for ax, (name, agent), color in zip(axes[1:], agents.items(), (COLORS[0], COLORS[3]), strict=True):
     steps, returns = np.array(agent.ppo.episode_returns).T
     axes[0].plot(steps, returns, ".", color=color, markersize=4, alpha=0.4)
@@ -1510,12 +1529,14 @@ for ax, (name, agent), color in zip(axes[1:], agents.items(), (COLORS[0], COLORS
     points = agent.visited.all().obs[:, 2:].clone()
     points[:, 0] = points[:, 0].rad2deg()
     counts = visit_counts(points, low, high, 30)
-    ax.imshow(counts.T.clamp(max=20), origin="lower", extent=(-12, 12, -3, 3), aspect="auto", cmap="Blues")
+    shown = dict(origin="lower", extent=(-12, 12, -3, 3), aspect="auto", cmap="Blues")
+    picture = ax.imshow(counts.T, norm="log", vmin=0.3, vmax=100, **shown)  # cells without a visit stay white
     ax.grid(False)
-    ax.set(xlabel="angle, degrees", title=f"{name}: where it has been")
+    ax.set(xlabel="angle, degrees", title=f"where {name} has been")
 axes[0].set(xlabel="environment steps", ylabel="return of an episode", title="2048 real steps, one seed")
 axes[0].legend(loc="upper left")
 axes[1].set_ylabel("angular velocity, rad/s")
+plt.colorbar(picture, ax=axes[2], label="visits", extend="max", ticks=[1, 10, 100], format="%d")
 plt.show()
 for name, agent in agents.items():
     spent = agent.ppo.counters
@@ -1721,9 +1742,8 @@ for number in range(3):
             for episode in range(2)
         ]
         label = f"CEM for the {name}" if number == 0 else None
-        ax.plot(
-            [number + 0.2 * place - 0.1] * 2, earned, "o", color=COLORS[3 * place], markersize=10, label=label
-        )
+        positions = number + 0.2 * place - 0.1 + np.array([-0.04, 0.04])  # equal returns stay apart
+        ax.plot(positions, earned, "o", color=COLORS[3 * place], markersize=10, label=label)
 ax.axhline(22, color=GREY, linestyle=":", linewidth=1.5)
 ax.text(2.45, 8, "random", color=GREY, ha="right")
 ax.set(
@@ -1776,8 +1796,9 @@ plt.show()
 # with the model being good.</summary>
 #
 # It takes more gradient steps per real step, and PPO might have profited from more as well (more epochs, a smaller batch).
-# And its value function gets more training. So compare with PPO at equal gradient steps, and with a model that is
-# corrupted on purpose: if noise in the model does not hurt, it was not the model.
+# And its value function gets more training. So compare with PPO at equal gradient steps, with updates spent on real
+# batches. (Noise in the model is no such test: where it has no bias it averages out over thousands of imagined steps, and
+# a model that is wrong in each prediction can still teach the right thing on average.)
 # </details>
 # <details><summary>5. All five members were fitted to the same 200 transitions, and all say that the pole stays up. Can the
 # worst-case planner be wrong?</summary>
@@ -1791,4 +1812,6 @@ plt.show()
 # `experiments.ipynb` beside this notebook runs on *your* functions: Dyna-PPO against PPO, and against PPO with as many
 # updates; the imagined horizon; models that are corrupted on purpose; the gate; ensembles of several sizes; and planning
 # in the ensemble. Next week goes to the end of this road: SAC instead of PPO, an off-policy learner that can reuse
-# every transition, real or imagined. That is MBPO.
+# every transition, real or imagined. That is MBPO. Where the gate becomes a price on doubt: [MOPO](https://arxiv.org/abs/2005.13239)
+# (Yu et al., 2020), which learns from recorded data alone. Where the policy's gradient runs through the model, uncertainty
+# included: PILCO (Deisenroth and Rasmussen, 2011), which needs but a minute of real cart-pole.

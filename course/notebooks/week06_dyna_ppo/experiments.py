@@ -67,8 +67,9 @@ from mbrl_course.imagination import (
     worst_case_scores,
 )
 from mbrl_course.mpc import rollout, run_episode, sequence_returns
-from mbrl_course.plotting import COLORS, GREY, new_axes, plot_learning_curves
+from mbrl_course.plotting import COLORS, GREY, new_axes, plot_learning_curves, use_style
 
+use_style()
 torch.set_num_threads(1)  # the tensors are small: more threads would wait for each other
 task = get_task("cartpole")
 RETURNS = (0, 510)  # of CartPole-v1, with some room
@@ -84,12 +85,6 @@ def measure(name, variants, seeds, **changes):
     """Some variants of an experiment of this course, run here at the scale chosen above."""
     overrides = {"variants": only(name, *variants), **changes}
     return run(name, seeds, SCALE, overrides, fresh=not RESUME)
-
-
-def legend_below(ax):
-    """Puts the legend below the picture, so that it hides no line."""
-    ax.set_ylim(RETURNS)
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=1)
 
 
 # %% [markdown]
@@ -131,24 +126,24 @@ level1 = measure(
 )
 
 # %% [markdown]
-# Solid: here. Dashed, with bands: the course's runs, interquartile mean (IQM) over seeds and its 95 % bootstrap interval.
-# Evaluation takes the most likely action.
+# Solid: here. Dashed: the course's runs. Lines are interquartile means (IQM) over seeds, bands the 95 % bootstrap intervals
+# of what was measured here. Evaluation takes the most likely action.
 
 # %%
 print(shipped_note("dyna-ppo-small-batches"))
 small = shipped("dyna-ppo-small-batches")
 measured = dict(list(level1.groupby("variant", sort=False)))
 reference = None if small is None else {name: small[small["variant"] == name] for name in measured}
-ax = plot_learning_curves(
-    measured, reference=reference, title="With and without a model", ax=new_axes(width=6.8, height=4.8)[0]
-)
-legend_below(ax)
+ax = new_axes(width=6.8, height=4.8)[0]
+plot_learning_curves(measured, reference=reference, baseline="PPO", title="With and without a model", ax=ax)
+ax.set_ylim(RETURNS)
+ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15))  # below the picture it hides no line
 plt.show()
 ledger_table("dyna-ppo-small-batches", level1, SCALE, compare=False)
 
 # %% [markdown]
-# How many real steps until 80 % of what PPO earns in the end? (Medians over seeds; infinite where half of them never got
-# there.) And what did the start look like: the mean return of all evaluations in the first 2048 steps.
+# How many real steps until 80 % of what PPO earns in the end, and how many until 475, where CartPole counts as solved? (Medians over seeds;
+# infinite where half of them never got there.) And what did the start look like: the mean return of all evaluations in the first 2048 steps.
 
 
 # %%
@@ -159,14 +154,13 @@ def early_late(rows, until=2048):
     return pd.DataFrame({f"up to {until} steps": early, "at the end": last}).dropna().reset_index()
 
 
-def to_80_percent(name, rows):
-    """How many real steps each variant took to 80 % of PPO's final return."""
+def first_steps(name, rows):
+    """How many real steps each variant took to 80 % of PPO's final return, and to 475."""
     table = final_table(name, rows).set_index("what")
-    steps = next((column for column in table if column.startswith("env_steps to ")), None)
-    return table[["seeds"] if steps is None else ["seeds", steps]]
+    return table[["seeds", *(column for column in table if column.startswith("env_steps to "))]]
 
 
-display(to_80_percent("dyna-ppo-small-batches", level1))
+display(first_steps("dyna-ppo-small-batches", level1))
 early_late(level1).groupby("variant", sort=False).mean(numeric_only=True).drop(columns="seed").round(0)
 
 # %% [markdown]
@@ -191,24 +185,31 @@ plt.show()
 # %% [markdown]
 # ### Is it the model, or the gradient steps?
 #
-# Three seeds of three variants can't tell. Here are all variants with five seeds, as they ship with the course. *Small batches* have 128
+# Three seeds of three variants can't tell. Here are all variants with more seeds, as they ship with the course. *Small batches* have 128
 # real steps instead of 512, with as many imagined ones: more of the experience is imagined.
 
 # %%
 SMALL = "variant.str.contains('small')"
+ALIKE = {  # agents of the same kind have the same colour in all pictures
+    CONTROL: COLORS[0],
+    "PPO, small batches, as many updates": COLORS[0],
+    LONG: COLORS[1],
+    "Dyna-PPO, small batches, horizon 20": COLORS[1],
+    "Dyna-PPO, small batches, horizon 5": COLORS[2],
+}
 show_shipped(
     "dyna-ppo-small-batches",
-    {"title": "Real batches of 512", "where": f"not {SMALL}"},
-    {"title": "Real batches of 128", "where": SMALL},
+    {"title": "Real batches of 512", "where": f"not {SMALL}", "colors": ALIKE},
+    {"title": "Real batches of 128", "where": SMALL, "colors": ALIKE, "baseline": "PPO, small batches"},
     ylim=RETURNS,
 )
 
 # %% [markdown]
-# Real steps to 80 % of PPO's final return, then the early mean and the end, each with its interval.
+# Real steps to 80 % of PPO's final return and to 475, then the early mean and the end, each with its interval.
 
 # %%
 if small is not None:
-    display(to_80_percent("dyna-ppo-small-batches", small))
+    display(first_steps("dyna-ppo-small-batches", small))
     per_seed = early_late(small)
     tables = {
         y: summary(per_seed, "variant", y).set_index("variant")[["iqm", "low", "high"]]
@@ -218,31 +219,56 @@ if small is not None:
 
 # %% [markdown]
 # The probability that a random run of one agent beats a random run of another. One half means no difference; if the interval
-# excludes one half, five seeds support the order.
+# excludes one half, the seeds support the order.
+
 
 # %%
-if small is not None:
-    of = dict(list(early_late(small).groupby("variant", sort=False)))
-    pairs = [
-        (CONTROL, "PPO"),
-        (LONG, CONTROL),
-        ("Dyna-PPO, small batches, horizon 20", CONTROL),
-        ("Dyna-PPO, small batches, horizon 5", "PPO, small batches, as many updates"),
-        ("Dyna-PPO, small batches, horizon 20", "Dyna-PPO, small batches, horizon 5"),
-    ]
+def print_chances(rows, *pairs):
+    """How likely a run of the first agent of each pair beats one of the second, early and at the end."""
+    of = dict(list(early_late(rows).groupby("variant", sort=False)))
     for when in ("up to 2048 steps", "at the end"):
         print(when)
         for better, worse in pairs:
             chance = probability_of_improvement(of[better][when].to_numpy(), of[worse][when].to_numpy())
             print(f"  {chance.point:.2f} [{chance.low:.2f}, {chance.high:.2f}]   {better}  >  {worse}")
 
+
+if small is not None:
+    print_chances(
+        small,
+        (CONTROL, "PPO"),
+        (LONG, CONTROL),
+        ("Dyna-PPO, small batches, horizon 5", "PPO, small batches, as many updates"),
+        ("Dyna-PPO, small batches, horizon 20", "Dyna-PPO, small batches, horizon 5"),
+    )
+
 # %% [markdown]
-# And three times as many real steps, in batches of 512, with the control for the long horizon, too:
+# None of these controls takes as many gradient steps as a horizon of 20 does: look into the ledger. So, with three times as many real steps and ten seeds,
+# in batches of 512, a control for each of the two horizons:
 
 # %%
-show_shipped("dyna-ppo-cartpole", {"title": "15,360 real steps"}, ylim=RETURNS)
+ALIKE |= {"Dyna-PPO, horizon 20": COLORS[1], "Dyna-PPO": COLORS[2]}
+ALIKE |= {"PPO, as many updates as with horizon 20": COLORS[4]}
+show_shipped("dyna-ppo-cartpole", {"title": "15,360 real steps", "colors": ALIKE}, ylim=RETURNS)
 if (longer := shipped("dyna-ppo-cartpole")) is not None:
-    display(to_80_percent("dyna-ppo-cartpole", longer))
+    display(first_steps("dyna-ppo-cartpole", longer))
+    print_chances(
+        longer,
+        ("PPO, as many updates", "PPO"),
+        ("Dyna-PPO", "PPO, as many updates"),
+        ("Dyna-PPO, horizon 20", "PPO, as many updates as with horizon 20"),
+        ("Dyna-PPO, horizon 20", "PPO, as many updates"),
+    )
+
+# %% [markdown]
+# The model's errors on the way, medians over these seeds:
+
+# %%
+if longer is not None:
+    at = longer["env_steps"].isin((1024, 2048, 4096, 8192, longer["env_steps"].max()))
+    by = ["variant", "env_steps"]
+    errors = longer[at].dropna(subset="E_1").groupby(by, sort=False)[["E_1", "E_5", "E_10"]]
+    display(errors.median().map("{:.2g}".format))
 
 # %% [markdown]
 # **Explain what you see.** (a) Your own agents: what can be said with so few seeds, and what can't? Is there a price at the
@@ -318,10 +344,17 @@ if MORE:
 # fitted to.
 
 # %%
-show_shipped("dyna-ppo-horizon", {"title": "Imagined horizon"}, ylim=RETURNS)
-show_shipped("dyna-ppo-noise", {"title": "A model that is made worse on purpose"}, ylim=RETURNS)
-show_shipped("dyna-ppo-regimes", {"title": "Passes of the model / imagined batches"}, ylim=RETURNS)
-show_shipped("dyna-ppo-buffer", {"title": "Transitions that the model is fitted to"}, ylim=RETURNS)
+def show_ablation(name, title):
+    """Curves and ledger of what ships of an experiment, and the first steps to two returns."""
+    show_shipped(name, {"title": title}, ylim=RETURNS)
+    if (rows := shipped(name)) is not None:
+        display(first_steps(name, rows))
+
+
+show_ablation("dyna-ppo-horizon", "Imagined horizon")
+show_ablation("dyna-ppo-noise", "A model that is made worse on purpose")
+show_ablation("dyna-ppo-regimes", "Passes of the model / imagined batches")
+show_ablation("dyna-ppo-buffer", "Transitions that the model is fitted to")
 
 # %% [markdown]
 # ### Where the agent has been, and what the model remembers
@@ -380,15 +413,15 @@ plt.show()
 seen = experience.obs[:, 2:].clone()
 seen[:, 0] = seen[:, 0].rad2deg()
 low, high = torch.tensor([-12.0, -2.5]), torch.tensor([12.0, 2.5])
-axes = new_axes(columns=3, width=4.2, height=3.5)
+axes = new_axes(columns=3, width=3.6, height=3.4)
 for ax, part, name in zip(axes, seen.chunk(3), ("first", "middle", "last"), strict=True):
     counts = visit_counts(part, low, high, 30)
-    ax.imshow(
-        counts.T.clamp(max=25), origin="lower", extent=(-12, 12, -2.5, 2.5), aspect="auto", cmap="Blues"
-    )
+    shown = dict(origin="lower", extent=(-12, 12, -2.5, 2.5), aspect="auto", cmap="Blues")
+    picture = ax.imshow(counts.T, norm="log", vmin=0.3, vmax=100, **shown)  # cells without a visit stay white
     ax.grid(False)
     ax.set(xlabel="angle, degrees", title=f"{name} third")
 axes[0].set_ylabel("angular velocity, rad/s")
+plt.colorbar(picture, ax=axes[2], label="visits", extend="max", ticks=[1, 10, 100], format="%d")
 plt.show()
 
 # %% [markdown]
@@ -446,7 +479,8 @@ plt.show()
 # **Rubric.** 1 point: shares with a reason, and what that means for the gate's use. 1 point: policy against planner with a reason.
 
 # %% [markdown]
-# What the gate would have let through, on the fresh batches of the agent from above.
+# What the gate would have let through, on the fresh batches of the agent from above. Each threshold has its colour; on the
+# right it is a vertical line, and the states to the left of it pass.
 
 # %%
 TAUS = (0.01, 0.05, 0.1, 0.2)
@@ -456,15 +490,14 @@ for tau, color in zip(TAUS, COLORS, strict=False):
     passed = {at: uncertainty_gate(variance, tau) for at, (_, variance) in fresh.items()}
     shares = [100 * inside.double().mean() for inside in passed.values()]
     axes[0].plot(steps, shares, "o-", color=color, label=f"$\\tau$ = {tau}")
+    axes[1].axvline(tau, color=color, zorder=1)
 for at, color in zip(
-    sorted({steps[0], steps[len(steps) // 2], steps[-1]}), (COLORS[3], COLORS[1], COLORS[0]), strict=False
+    sorted({steps[0], steps[len(steps) // 2], steps[-1]}), ("#b8b8b8", GREY, "black"), strict=False
 ):
     loss, variance = fresh[at]
     axes[1].loglog(
         variance, loss, ".", color=color, markersize=4, alpha=0.5, label=f"the batch until step {at}"
     )
-for tau in TAUS:
-    axes[1].axvline(tau, color=GREY, linewidth=1, zorder=0)
 axes[0].set(
     xlabel="environment steps",
     ylabel="share that passes, %",
@@ -492,9 +525,10 @@ pd.DataFrame(rows).round({"pass, %": 0, "loss inside": 5, "loss outside": 3})
 # Did it help the agent? Gates and ensemble sizes over seeds, as far as they ship.
 
 # %%
-TRUSTED = "The gate: epistemic variance up to which the model is trusted"
-show_shipped("dyna-ppo-gate", {"title": TRUSTED}, ylim=RETURNS)
-show_shipped("dyna-ppo-ensemble", {"title": "Members of the ensemble"}, ylim=RETURNS)
+show_ablation("dyna-ppo-gate", "The gate: up to which disagreement?")
+show_ablation("dyna-ppo-ensemble", "Members of the ensemble")
+if (gated := shipped("dyna-ppo-gate")) is not None:
+    display(early_late(gated, until=4096).groupby("variant", sort=False).mean(numeric_only=True).round(0))
 
 # %% [markdown]
 # ### A policy, or a plan?
