@@ -14,7 +14,7 @@ from nbformat import NotebookNode
 from nbgrader.nbgraderformat import MetadataValidator
 
 import minicourse
-from mbrl_autograder.authoring import AuthoringError, Course, build, check
+from mbrl_autograder.authoring import AuthoringError, Course, build, check, execute
 from mbrl_autograder.authoring.__main__ import main
 from mbrl_autograder.authoring.build import fingerprint
 from mbrl_autograder.authoring.execute import ExecutionError, execute_notebook
@@ -202,6 +202,17 @@ def problems(course: Course) -> list[str]:
     found = [str(problem) for problem in check(course=course)]
     assert files(course) == before, "a check writes nothing"
     return found
+
+
+def test_slow_cells_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execute, "SLOW", 0.4)
+    cells = [nbformat.v4.new_code_cell(text) for text in ("1", "import time; time.sleep(0.5)")]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
+    execute_notebook(notebook, tmp_path, label="week02/build")
+    assert "week02/build: cell 1 took " in capsys.readouterr().err
 
 
 def test_outputs_do_not_count_as_stale(course: Course) -> None:

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from tqdm.auto import tqdm
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 PROGRESS_BAR = re.compile(r"\d+%\|.*\||\d+it \[")
+SLOW = 10.0
+"""Cells that take more seconds are named, so that the author can tell how long they take."""
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -40,6 +43,8 @@ def execute_notebook(
 ) -> NotebookNode:
     """Runs all cells of a copy of `notebook` in a new kernel of this interpreter, and returns the copy.
 
+    With a bar, cells that take more than `SLOW` seconds are named, with their seconds.
+
     Args:
         notebook: left as it is.
         folder: where the kernel runs.
@@ -61,6 +66,15 @@ def execute_notebook(
     sources = [cell.source for cell in notebook.cells]
     total = sum(cell.cell_type == "code" for cell in result.cells)
     bar = tqdm(total=total, desc=label, unit="cell", disable=not progress, file=sys.stderr, leave=False)
+    started = time.monotonic()
+
+    def after_cell(cell: NotebookNode, cell_index: int, **_: Any) -> None:
+        nonlocal started
+        took, started = time.monotonic() - started, time.monotonic()
+        if progress and took > SLOW:
+            tqdm.write(f"{label}: cell {cell_index} took {took:.0f} s: {cell.source[:60]!r}", file=sys.stderr)
+        bar.update()
+
     with bar:
         client = NotebookClient(
             result,
@@ -70,7 +84,7 @@ def execute_notebook(
             record_timing=False,
             store_widget_state=False,
             coalesce_streams=True,
-            on_cell_executed=lambda **_: bar.update(),
+            on_cell_executed=after_cell,
         )
         try:
             client.execute(env=_environment(pythonpath), stderr=subprocess.DEVNULL)  # the kernel's own log
