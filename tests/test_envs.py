@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from mbrl_course.envs import Task, get_task, list_tasks
+from mbrl_course.envs.cartpole import plot_balance, plot_swingup
 from mbrl_course.envs.pictures import picture_to_array
 
 WITH_DYNAMICS = [name for name in list_tasks() if get_task(name).dynamics is not None]
@@ -264,3 +265,22 @@ def test_tasks_can_be_pickled(name: str) -> None:
 def test_import_leaves_mujoco_alone() -> None:
     code = "import sys, mbrl_course.envs; sys.exit('mujoco' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_swing_up_has_a_ground_without_an_end_that_stands_still() -> None:
+    def marks(x: float) -> tuple[set[float], float, float]:
+        ax = Figure().add_subplot()
+        plot_swingup(ax, [x, 0.0, 0.0, 1.0, 0.0])
+        (ground,) = ax.collections
+        places = {round(float(path.vertices[0, 0]), 6) for path in ground.get_paths()}
+        left, right = ax.get_xlim()
+        assert all(any(abs(place - edge) <= 0.5 for place in places) for edge in (left, right))
+        assert left < x < right
+        return places, left, right
+
+    (first, *middle), (second, *shifted), (far, *_) = marks(0.0), marks(2.0), marks(123.4)
+    assert middle[0] < shifted[0] < middle[0] + 2.0  # the cart moves in the picture before the view does
+    assert {place % 0.5 for place in first | second | far} == {0.0}
+    ends = Figure().add_subplot()
+    plot_balance(ends, [0.0, 0.0, 0.1, 0.0])
+    assert any(line.get_marker() == "|" for line in ends.lines)

@@ -12,7 +12,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
-from mbrl_course.experiments import shipping
+from mbrl_course import plotting
+from mbrl_course.experiments import figures, shipping
 from mbrl_course.experiments.figures import (
     ledger_table,
     plot_results,
@@ -49,6 +50,18 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     plt.close("all")
 
 
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Curves without the bootstrap, which takes a second for each, where only their looks matter."""
+
+    def curve(frame: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
+        found = frame.groupby(x)[y].agg(iqm="mean", low="min", high="max").reset_index()
+        return found.assign(seeds=frame["seed"].nunique())
+
+    monkeypatch.setattr(plotting, "learning_curve", curve)
+    monkeypatch.setattr(figures, "iqm_interval", lambda scores: (scores.mean(), scores.min(), scores.max()))
+
+
 def lines(ax: Any) -> dict[str, Any]:
     return {line.get_label(): line for line in ax.lines}
 
@@ -72,8 +85,8 @@ def test_curves_stand_over_the_shipped_ones_in_the_same_colour() -> None:
 def test_without_rows_the_shipped_results_are_the_curves() -> None:
     ax: Any = plot_results(NAME, x="minutes")
     found = lines(ax)
-    assert set(found) == {"A (5 seeds)", "B (5 seeds)"}
-    assert list(found["B (5 seeds)"].get_xdata()) == [0, 2]
+    assert set(found) == {"A", "B"} and ax.get_ylabel() == "return, IQM over 5 seeds"
+    assert list(found["B"].get_xdata()) == [0, 2]
     assert ax.get_xlabel() == "minutes on one core"
 
 
@@ -86,13 +99,13 @@ def test_a_part_of_the_rows_is_drawn() -> None:
 
 def test_a_smoke_run_is_compared_with_nothing() -> None:
     assert shipped(NAME, "smoke") is None
-    assert set(lines(plot_results(NAME, trials(1, 5, 1.0), "smoke"))) == {"A (1 seed)", "B (1 seed)"}
+    assert set(lines(plot_results(NAME, trials(1, 5, 1.0), "smoke"))) == {"A", "B"}
     assert list(ledger_table(NAME, trials(1, 5, 1.0), "smoke").index) == [("A", "here"), ("B", "here")]
 
 
 def test_rows_of_other_settings_stand_alone() -> None:
     found = lines(plot_results(NAME, trials(3, 200, 40.0), compare=False))
-    assert set(found) == {"A (3 seeds)", "B (3 seeds)"}
+    assert set(found) == {"A", "B"}
     table = ledger_table(NAME, trials(3, 200, 40.0), compare=False)
     assert list(table.index) == [("A", "here"), ("B", "here")]
 
@@ -124,6 +137,36 @@ def test_each_picture_can_show_its_own_part() -> None:
     for ax, name in zip(plt.gcf().axes, "AB", strict=True):
         assert set(lines(ax)) == {f"{name} (5 seeds)"} and ax.get_ylim() == (-1, 200)
         assert ax.get_legend_handles_labels()[1] == [f"{name} (5 seeds)"]
+
+
+def test_a_variant_has_one_colour_in_all_pictures_of_a_call(quick: None) -> None:
+    show_shipped(NAME, {"where": "variant == 'B'"}, {}, {"colors": {"A": "red", "B": "blue"}})
+    first, second, own = (lines(ax) for ax in plt.gcf().axes)
+    assert first["B (5 seeds)"].get_color() == second["B"].get_color() != second["A"].get_color()
+    assert (own["A"].get_color(), own["B"].get_color()) == ("red", "blue")
+
+
+def test_long_names_stand_in_one_column(tmp_path: Path, quick: None) -> None:
+    rows = trials(3, 100, 50.0)
+    for length, columns in ((29, 2), (30, 1)):
+        table = pd.concat([rows.assign(variant=rows["variant"] + letter * (length - 1)) for letter in "cde"])
+        write_csv(tmp_path / f"{NAME}-laptop.csv", table, {"seeds": "0..2", "minutes": "1", "machine": "a"})
+        show_shipped(NAME, {"title": "steps"})
+        assert plt.gcf().axes[0].get_legend()._ncols == columns
+
+
+def test_an_experiments_baseline_is_black_and_the_ledger_keeps_the_names(tmp_path: Path, quick: None) -> None:
+    names = ("noise=1", "PPO", "noise=0", "noise=0.1")
+    rows = trials(3, 100, 50.0).query("variant == 'A'")
+    table = pd.concat([rows.assign(variant=name) for name in names])
+    header = {"seeds": "0..2", "minutes": "1", "machine": "a laptop"}
+    write_csv(tmp_path / "dyna-ppo-noise-laptop.csv", table, header)
+    show_shipped("dyna-ppo-noise", {"title": "noise"}, {"title": "none", "baseline": ""})
+    left, right = (lines(ax) for ax in plt.gcf().axes)
+    assert list(left) == ["PPO", "noise 0", "noise 0.1", "noise 1"]
+    assert left["PPO"].get_color() == "black" and left["PPO"].get_linestyle() == "--"
+    assert list(right) == list(names) and right["PPO"].get_linestyle() == "-"
+    assert [name for name, _ in ledger_table("dyna-ppo-noise").index] == list(names)
 
 
 def test_where_nothing_ships_the_command_is_shown(capsys: pytest.CaptureFixture[str]) -> None:

@@ -76,7 +76,9 @@ def test_the_table_finds_cost_score_front_and_what_was_solved():
 def test_the_picture_draws_the_front_and_marks_the_preset():
     front, solved = plot_pareto(logs(), 100.0, preset="cheap", title="A title")
     (line,) = [line for line in front.lines if line.get_label() == "Pareto front"]
-    assert line.get_xydata().tolist() == [[8.0, 29.5], [80.0, 89.5]]
+    assert line.get_xydata().tolist() == [[8.0, 29.5], [80.0, 89.5], [80.0, 89.5]]
+    shown = ["Pareto front", "solved", "all seeds", "preset"]
+    assert front.get_legend_handles_labels()[1] == shown
     assert [text.get_text() for text in front.texts] == ["1", "2", "3"]
     ticks = [text.get_text() for text in solved.get_yticklabels()]
     assert ticks == ["dear  3", "waste  2", "cheap (preset)  1"]  # from below
@@ -84,6 +86,13 @@ def test_the_picture_draws_the_front_and_marks_the_preset():
     points = {line.get_marker(): line.get_xdata().tolist() for line in drawn}
     assert points == {"o": [80.0], ">": [80.0]}  # dear: solved by one seed, the other was given up
     assert "CPU seconds" in front.get_xlabel()
+
+
+def test_the_front_goes_on_to_the_dearest_setting():
+    front, _ = plot_pareto(logs().query("variant != 'dear'"), 100.0)
+    (line,) = [line for line in front.lines if line.get_label() == "Pareto front"]
+    assert line.get_xydata().tolist() == [[8.0, 29.5], [40.0, 29.5]]
+    assert "preset" not in front.get_legend_handles_labels()[1]
 
 
 def test_presets_are_variants_and_their_experiments_run_them():

@@ -60,8 +60,8 @@ def test_learning_curves_show_lines_reference_and_bands(seeds: int, tmp_path: Pa
     )
     seeds_text = "1 seed" if seeds == 1 else f"{seeds} seeds"
     assert labels(ax) == [
-        "q2, full (reference, 5 seeds)",
         f"mine ({seeds_text})",
+        "q2, full (reference, 5 seeds)",
         "published, at the end",
         "random policy",
     ]
@@ -70,6 +70,124 @@ def test_learning_curves_show_lines_reference_and_bands(seeds: int, tmp_path: Pa
     assert list(line.get_xdata()) == [1000 * i for i in range(6)]
     ax.figure.savefig(tmp_path / "curves.png")
     assert (tmp_path / "curves.png").stat().st_size > 10_000
+
+
+def named(ax: Any) -> dict[str, Any]:
+    return {line.get_label(): line for line in ax.lines}
+
+
+def brightness(color: str) -> float:
+    return float(np.dot(mpl.colors.to_rgb(color), (0.3, 0.6, 0.1)))
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Curves without the bootstrap, which takes a second for each, where only their looks matter."""
+
+    def curve(frame: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
+        found = frame.groupby(x)[y].agg(iqm="mean", low="min", high="max").reset_index()
+        return found.assign(seeds=frame["seed"].nunique())
+
+    monkeypatch.setattr(plotting, "learning_curve", curve)
+
+
+def strengths(ax: Any) -> list[float]:
+    return [band.get_alpha() for band in ax.collections]
+
+
+def test_what_differs_in_a_number_is_drawn_in_its_order_beside_a_black_baseline(quick: None) -> None:
+    results = {name: curves(3) for name in ("noise=0.3", "PPO", "noise=0.03", "noise=inf", "noise=1e-05")}
+    ax: Any = plotting.plot_learning_curves(results, baseline="PPO")
+    assert labels(ax) == ["PPO", "noise 1e-05", "noise 0.03", "noise 0.3", "noise inf"]
+    found = named(ax)
+    assert found["PPO"].get_color() == "black" and found["PPO"].get_linestyle() == "--"
+    shades = [brightness(line.get_color()) for line in ax.lines[1:]]
+    assert shades == sorted(shades) and shades[-1] < 0.8 and min(np.diff(shades)) > 0.05
+    assert {line.get_linestyle() for line in ax.lines[1:]} == {"-"}
+    widths = [line.get_linewidth() for line in ax.lines[1:]]
+    assert widths == sorted(widths, reverse=True) and widths[-1] > 1  # one over another hides none
+
+
+def test_names_that_differ_in_more_than_numbers_keep_their_places(quick: None) -> None:
+    names = ("horizon=5", "SAC", "horizon=3", "members=2")
+    assert labels(plotting.plot_learning_curves({name: curves(3) for name in names})) == list(names)
+    ways = ("propagation=ts1", "propagation=mean", "propagation=True")
+    shown = labels(plotting.plot_learning_curves({name: curves(3) for name in ways}))
+    assert shown == ["ts1", "mean", "propagation True"]
+    assert labels(plotting.plot_learning_curves({"horizon=5": curves(3)})) == ["horizon=5 (3 seeds)"]
+
+
+def test_colors_of_lines(quick: None) -> None:
+    names = [f"agent {letter}" for letter in "abcdefghijkl"]
+    colors = plotting.line_colors(names, "agent b")
+    assert list(colors) == names and colors["agent b"] == "black"
+    assert len(set(colors.values())) == 11  # ten, one of them twice, and black
+    assert list(plotting.line_colors(["k = 3", "k = 1"]).values()) == plotting.COLORS[:2]  # two are no order
+    dark, light, middle = map(brightness, plotting.line_colors(["1/5/3", "20/5/4", "3/5/4"]).values())
+    assert dark < middle < light
+    ax: Any = plotting.plot_learning_curves({"a": curves(3), "b": curves(3)}, colors={"b": "#123456"})
+    assert [line.get_color() for line in ax.lines] == [plotting.COLORS[0], "#123456"]
+
+
+def test_seeds_are_said_once_where_all_lines_have_as_many(quick: None) -> None:
+    two = {"a": curves(3), "b": curves(3)}
+    ax: Any = plotting.plot_learning_curves(two, ylabel="score")
+    assert labels(ax) == ["a", "b"] and ax.get_ylabel() == "score, IQM over 3 seeds"
+    ax = plotting.plot_learning_curves({"a": curves(1), "b": curves(1)})
+    assert labels(ax) == ["a", "b"] and ax.get_ylabel() == "return, 1 seed"
+    ax = plotting.plot_learning_curves({"a": curves(3), "b": curves(4)})
+    assert labels(ax) == ["a (3 seeds)", "b (4 seeds)"] and ax.get_ylabel() == "return"
+    ax = plotting.plot_learning_curves(two, reference={"a": curves(5)})
+    assert labels(ax) == ["a (3 seeds)", "b (3 seeds)", "reference (5 seeds)"]
+    assert ax.get_ylabel() == "return"
+
+
+def test_more_than_four_bands_are_faint(quick: None) -> None:
+    assert strengths(plotting.plot_learning_curves({name: curves(3) for name in "abcd"})) == [0.2] * 4
+    assert strengths(plotting.plot_learning_curves({name: curves(3) for name in "abcde"})) == [0.08] * 5
+
+
+def test_a_reference_leaves_its_band_to_the_line_of_the_same_name(quick: None) -> None:
+    both = {"a": curves(5, 1.0)}
+    assert len(strengths(plotting.plot_learning_curves({"a": curves(3)}, reference=both))) == 1
+    ax: Any = plotting.plot_learning_curves({"a": curves(1)}, reference=both)
+    assert len(strengths(ax)) == 1  # that of the reference, since a single seed has none
+    assert named(ax)["_a (reference, 5 seeds)"].get_color() == named(ax)["a (1 seed)"].get_color()
+
+
+def test_a_reference_has_the_colour_of_its_number_or_is_grey(quick: None) -> None:
+    here = {"10/2": curves(1), "100/2": curves(1)}
+    more = {"1000/2": curves(5), **here}
+    found = named(plotting.plot_learning_curves(here, reference=more))
+    line = found["1000/2 (reference, 5 seeds)"]
+    shades = [brightness(found[f"{name} (1 seed)"].get_color()) for name in here]
+    assert sorted([*shades, brightness(line.get_color())]) == [*shades, brightness(line.get_color())]
+    assert line.get_linestyle() == "--" and line.get_color() != plotting.GREY
+    found = named(plotting.plot_learning_curves(here, reference={"PPO": curves(5), "SAC": curves(5)}))
+    others = [found[f"{name} (reference, 5 seeds)"] for name in ("PPO", "SAC")]
+    assert {line.get_color() for line in others} == {plotting.GREY}
+    assert others[0].get_linestyle() != others[1].get_linestyle()
+
+
+def test_a_baseline_with_a_reference_is_solid_since_that_is_dashed(quick: None) -> None:
+    two = {"PPO": curves(3), "b": curves(3)}
+    found = named(plotting.plot_learning_curves(two, reference=two, baseline="PPO"))
+    here, there = found["PPO (3 seeds)"], found["_PPO (reference, 3 seeds)"]
+    assert here.get_color() == there.get_color() == "black"
+    assert here.get_linestyle() == "-" and there.get_linestyle() == "--"
+
+
+def test_the_style_can_be_that_of_all_pictures() -> None:
+    with mpl.rc_context():
+        plotting.use_style()
+        _, ax = plt.subplots()
+        ax.plot([0, 1], label="a line")
+        ax.set_title("A title")
+        assert not ax.legend().get_frame_on() and not ax.spines["top"].get_visible()
+        assert ax.get_title(loc="left") == "A title"
+        assert mpl.rcParams["image.cmap"] == "viridis"
+        bars = ax.bar([0, 1], [1, 2])
+        assert bars[0].get_edgecolor()[3] == 0  # no white edges that hide what is narrow
 
 
 def test_plots_leave_matplotlibs_settings_alone() -> None:
@@ -148,6 +266,26 @@ def test_episode_film_draws_every_task_without_a_graphics_driver(name: str) -> N
     with Image.open(io.BytesIO(film.data)) as image:
         assert frames(image) >= 5
         assert len(image.convert("RGB").getcolors(1_000_000) or []) > 5
+
+
+def test_a_thinned_film_counts_the_steps_of_the_episode(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    monkeypatch.setattr(films, "make_film", lambda draw, frames, **_: made.append((draw, frames)))
+    shown: list[list[float]] = []
+    task = replace(get_task("obstacles"), plot_state=lambda ax, state: shown.append(state.tolist()))
+    obs = torch.arange(10.0)[:, None].expand(10, 4)
+    films.episode_film(task, obs, rewards=torch.ones(10), every=4, title="trial 1")
+    ((draw, number),) = made
+    shown.clear()
+    titles = []
+    for frame in range(number):
+        ax: Any = plt.figure().add_subplot()
+        draw(ax, frame)
+        titles.append(ax.get_title())
+    assert [state[0] for state in shown] == [0, 4, 8]
+    assert titles == [f"trial 1: step {step}, return {step + 1}" for step in (0, 4, 8)]
+    with pytest.raises(ValueError, match="every is 0, expected at least 1"):
+        films.episode_film(task, obs, every=0)
 
 
 def test_films_stay_small_and_keep_their_length() -> None:

@@ -149,6 +149,7 @@ def episode_film(
     obs: ArrayLike | Tensor,
     *,
     rewards: ArrayLike | Tensor | None = None,
+    every: int = 1,
     fps: float = 25,
     title: str = "",
     progress: bool = True,
@@ -159,12 +160,13 @@ def episode_film(
         task: the task, which needs a picture of a state.
         obs: the states one after the other, [T, D].
         rewards: where given, [T], the return so far stands above the picture.
+        every: draw one of so many states; the title counts them all.
         fps: frames per second.
         title: stands above the picture; the task's name by default.
         progress: show a progress bar.
 
     Raises:
-        ValueError: the task has no picture of a state, or `obs` is not [T, D].
+        ValueError: the task has no picture of a state, `obs` is not [T, D], or `every` is below 1.
     """
     plot_state = task.plot_state
     if plot_state is None:
@@ -172,20 +174,24 @@ def episode_film(
     states = torch.as_tensor(obs)
     if states.dim() != 2 or states.shape[1] != task.obs_dim:
         raise ValueError(f"obs has shape {list(states.shape)}, expected [T, {task.obs_dim}]")
+    if every < 1:
+        raise ValueError(f"every is {every}, expected at least 1")
     returns = None if rewards is None else torch.as_tensor(rewards).double().cumsum(0)
     title = title or task.name
+    steps = range(0, len(states), every)
 
     def draw(ax: Axes, number: int) -> None:
-        plot_state(ax, states[number])
+        step = steps[number]
+        plot_state(ax, states[step])
         ax.spines[:].set_visible(False)
-        so_far = "" if returns is None else f", return {returns[number]:.0f}"
-        ax.set_title(f"{title}: step {number}{so_far}", fontsize=10, fontweight="normal")
+        so_far = "" if returns is None else f", return {returns[step]:.0f}"
+        ax.set_title(f"{title}: step {step}{so_far}", fontsize=10, fontweight="normal")
 
     shape = Figure().add_subplot()
     plot_state(shape, states[0])
     (left, right), (bottom, top) = shape.get_xlim(), shape.get_ylim()
     size = (4.0, 4.0 * min(1.5, max(0.3, (top - bottom) / (right - left))) + 0.3)
-    return make_film(draw, len(states), fps=fps, size=size, title=title, progress=progress)
+    return make_film(draw, len(steps), fps=fps, size=size, title=title, progress=progress)
 
 
 def search_film(

@@ -6,8 +6,10 @@ be put beside another one, or be changed afterwards with plain matplotlib.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
+from keyword import iskeyword
 from typing import Any, ParamSpec, TypeVar
 
 import matplotlib as mpl
@@ -41,15 +43,26 @@ STYLE: dict[Any, Any] = {
     "font.sans-serif": ["DejaVu Sans"],
     "grid.color": "#e6e6e6",
     "grid.linewidth": 0.8,
+    "image.cmap": "viridis",
     "legend.fontsize": 9.5,
     "legend.frameon": False,
     "lines.linewidth": 2.0,
+    "patch.force_edgecolor": False,
     "xtick.labelsize": 10,
     "ytick.labelsize": 10,
 }
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+def use_style() -> None:
+    """Makes the course's style the one of all pictures that follow, those of plain matplotlib too.
+
+    The functions of this module draw in it anyway, but what is set on their axes afterwards, a title or a
+    legend, say, is not theirs.
+    """
+    mpl.rcParams.update(STYLE)
 
 
 def styled(draw: Callable[P, R]) -> Callable[P, R]:
@@ -77,6 +90,27 @@ def new_axes(columns: int = 1, rows: int = 1, width: float = 5.2, height: float 
     return np.asarray(axes.ravel(), dtype=object)
 
 
+def line_colors(names: Sequence[str], baseline: str = "") -> dict[str, str]:
+    """The colour of each line by its name.
+
+    Three or more names that differ in their numbers only, such as "noise=0", "noise=0.1" and "noise=1", get
+    colours from dark to light in the order of these numbers; others those of `COLORS`, in an order in which
+    those that look alike stand far apart.
+
+    Args:
+        names: of the lines.
+        baseline: the one that the others are compared with; it is black, and has no part in the order.
+    """
+    others = [name for name in names if name != baseline]
+    ordered = _by_number(others)
+    colors = [COLORS[place] for place in _APART] * (1 + len(others) // len(_APART))
+    if len(ordered) >= 3:
+        others, shades = ordered, plt.get_cmap("viridis")(np.linspace(0, 0.82, len(ordered)))
+        colors = [mpl.colors.to_hex(shade) for shade in shades]
+    found = dict(zip(others, colors, strict=False))
+    return {name: found.get(name, "black") for name in names}
+
+
 @styled
 def plot_learning_curves(
     results: Mapping[str, pd.DataFrame],
@@ -84,6 +118,8 @@ def plot_learning_curves(
     x: str = "env_steps",
     y: str = "eval_return",
     reference: Mapping[str, pd.DataFrame] | None = None,
+    baseline: str = "",
+    colors: Mapping[str, str] | None = None,
     published: tuple[float, float] | None = None,
     random_return: float | None = None,
     xlabel: str = "environment steps",
@@ -93,13 +129,20 @@ def plot_learning_curves(
 ) -> Axes:
     """Return against environment steps: IQM over seeds with its 95 % bootstrap interval.
 
+    Lines whose names differ in their numbers only stand in the order of these numbers. Where all names but
+    the baseline's are of the form "field=value", the labels say "field 3" for numbers, and "value" for words.
+    Where all lines have as many seeds, and there is no reference, the vertical axis says how many.
+
     Args:
         results: a table for each line, one row per seed and point, with the columns "seed", `x` and `y`. With
             one or two seeds, where an interval means nothing, the seeds are drawn instead.
         x: column of the horizontal axis.
         y: column of the score.
         reference: tables of shipped results, drawn dashed behind the lines: in the colour of the line of the
-            same name, or in grey.
+            same name, without their interval where that line has one; others in the colour that their number
+            has among those of the lines, or in grey.
+        baseline: the line that the others are compared with: black, and dashed where no reference is.
+        colors: of the lines, by name; those of `line_colors` by default.
         published: lowest and highest published final return, drawn as a band at the right.
         random_return: return of the random policy, drawn as a dotted line.
         xlabel: label of the horizontal axis.
@@ -111,30 +154,51 @@ def plot_learning_curves(
         ValueError: a table lacks one of the columns.
     """
     ax = ax or new_axes()[0]
-    colors = dict(zip(results, _cycle(), strict=False))
-    for (name, frame), dashes in zip((reference or {}).items(), _DASHES * 4, strict=False):
-        curve = learning_curve(frame, x, y)
-        color, style = (colors[name], _DASHES[0]) if name in colors else (GREY, dashes)
-        ax.fill_between(curve[x], curve["low"], curve["high"], color=color, alpha=0.15, linewidth=0, zorder=1)
-        label = f"{name} (reference, {_seeds(int(curve['seeds'].iloc[0]))})"
-        if name in colors:
-            label = "_" + label  # one entry for all of them says what dashes mean
-        ax.plot(curve[x], curve["iqm"], color=color, linestyle=style, linewidth=1.5, label=label, zorder=2)
-    for (name, frame), color in zip(results.items(), _cycle(), strict=False):
-        curve = learning_curve(frame, x, y)
-        seeds = int(curve["seeds"].iloc[0])
-        marker = "o" if len(curve) <= 25 else None
-        if seeds >= 3:
-            ax.fill_between(
-                curve[x], curve["low"], curve["high"], color=color, alpha=0.2, linewidth=0, zorder=3
+    reference = reference or {}
+    names = list(dict.fromkeys([*results, *reference]))
+    if ordered := _by_number([name for name in names if name != baseline]):
+        names = [*(name for name in names if name == baseline), *ordered]
+    known = line_colors(names if len(ordered) >= 3 else list(results), baseline) | dict(colors or {})
+    labels = _short_labels(names, baseline)
+    strength = 0.2 if len(names) <= 4 else 0.08  # many bands over each other hide the lines
+    curves = {name: learning_curve(frame, x, y) for name, frame in results.items()}
+    counts = {name: int(curve["seeds"].iloc[0]) for name, curve in curves.items()}
+    said_once = not reference and len(counts) > 1 and len(set(counts.values())) == 1
+    dashes = iter(_DASHES * (1 + len(names) // len(_DASHES)))
+    for name in names:
+        if name in reference:
+            curve = learning_curve(reference[name], x, y)
+            color = known.get(name, "black" if name == baseline else GREY)
+            style = _DASHES[0] if color != GREY else next(dashes)
+            if counts.get(name, 0) < 3:  # two bands in one colour could not be told apart
+                low, high = curve["low"], curve["high"]
+                ax.fill_between(
+                    curve[x], low, high, color=color, alpha=0.75 * strength, linewidth=0, zorder=1
+                )
+            label = f"{labels[name]} (reference, {_seeds(int(curve['seeds'].iloc[0]))})"
+            if name in results:
+                label = "_" + label  # one entry for all of them says what dashes mean
+            ax.plot(
+                curve[x], curve["iqm"], color=color, linestyle=style, linewidth=1.5, label=label, zorder=2
             )
-        elif seeds == 2:
-            for _, one in frame.groupby("seed"):
+        if name not in results:
+            continue
+        curve, color = curves[name], known[name]
+        line: dict[str, Any] = {"color": color, "marker": "o" if len(curve) <= 25 else None, "markersize": 4}
+        if name == baseline and not reference:
+            line["linestyle"] = _DASHES[0]
+        elif len(ordered) >= 3:  # of lines that run together the later one is the thinner one
+            line["linewidth"] = 3.2 - 1.8 * ordered.index(name) / (len(ordered) - 1)
+        if counts[name] >= 3:
+            low, high = curve["low"], curve["high"]
+            ax.fill_between(curve[x], low, high, color=color, alpha=strength, linewidth=0, zorder=3)
+        elif counts[name] == 2:
+            for _, one in results[name].groupby("seed"):
                 ax.plot(one[x], one[y], color=color, alpha=0.4, linewidth=1, zorder=3)
-        label = f"{name} ({_seeds(seeds)})"
-        ax.plot(curve[x], curve["iqm"], color=color, marker=marker, markersize=4, label=label, zorder=4)
-    if shared := set(colors) & set(reference or {}):
-        seeds = max((reference or {})[name]["seed"].nunique() for name in shared)
+        label = labels[name] if said_once else f"{labels[name]} ({_seeds(counts[name])})"
+        ax.plot(curve[x], curve["iqm"], label=label, zorder=4, **line)
+    if shared := set(results) & set(reference):
+        seeds = max(reference[name]["seed"].nunique() for name in shared)
         label = f"reference ({_seeds(seeds)})"
         ax.plot([], [], color=GREY, linestyle=_DASHES[0], linewidth=1.5, label=label)
     if published is not None:
@@ -143,6 +207,9 @@ def plot_learning_curves(
         )
     if random_return is not None:
         ax.axhline(random_return, color=GREY, linestyle=":", linewidth=1.5, label="random policy")
+    if said_once:
+        seeds = max(counts.values())
+        ylabel += f", IQM over {_seeds(seeds)}" if seeds >= 3 else f", {_seeds(seeds)}"
     return _finish(ax, xlabel, ylabel, title)
 
 
@@ -375,7 +442,33 @@ def plot_search(
     return ax
 
 
+_APART = (0, 1, 2, 3, 4, 9, 5, 8, 7, 6)
+"""Places in `COLORS`; orange, vermillion and tan look alike, and so do the two pinks."""
 _DASHES = ("--", "-.", ":", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1)))
+
+
+_NUMBER = re.compile(r"(?:(?<=[= ])-)?\d+(?:\.\d+)?(?:e-?\d+)?|\binf\b")
+
+
+def _by_number(names: Sequence[str]) -> list[str]:
+    """The names in the order of their numbers; none where there are not two that differ in nothing else."""
+    if len(names) < 2 or len({_NUMBER.sub("#", name) for name in names}) > 1:
+        return []
+    return sorted(names, key=lambda name: [float(number) for number in _NUMBER.findall(name)])
+
+
+def _short_labels(names: Sequence[str], baseline: str) -> dict[str, str]:
+    """What the names are called in a legend: the field of all "field=value" as words, or not at all."""
+    labels = {name: name for name in names}
+    pairs = {name: name.partition("=") for name in names if name != baseline}
+    if len(pairs) < 2 or {equals for _, equals, _ in pairs.values()} != {"="}:
+        return labels
+    if len({field for field, _, _ in pairs.values()}) > 1:
+        return labels
+    for name, (field, _, value) in pairs.items():
+        speaks = not _NUMBER.match(value) and not iskeyword(value)  # "mean" does, unlike "3" and "True"
+        labels[name] = value if speaks else f"{field.replace('_', ' ')} {value}"
+    return labels
 
 
 def _cycle() -> list[str]:

@@ -162,17 +162,22 @@ def swingup_reward(obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
 
 
 def draw_cartpole(
-    ax: Any, x: float, angle: float, length: float = 1.0, track: float = POSITION_LIMIT
+    ax: Any, x: float, angle: float, length: float = 1.0, track: float | None = POSITION_LIMIT
 ) -> None:
     """Draws a cart at `x` with a pole at `angle` (rad, 0 upright) on a track of ±`track`; lengths in m.
 
-    The view follows a cart that leaves the track.
+    The view follows a cart that leaves the track. Without one (None) the ground has no end, and the view follows
+    a cart that leaves its middle.
     """
-    half_view = track + 0.4 * length
-    center = x if abs(x) > track else 0.0
-    ax.axhline(0.0, color=pictures.LIGHT, linewidth=1, zorder=0)
-    ax.plot([-track, track], [0, 0], color=pictures.DARK, linewidth=2, zorder=1)
-    ax.plot([-track, track], [0, 0], "|", color=pictures.DARK, markersize=12, zorder=1)
+    half_view = (track or POSITION_LIMIT) + 0.4 * length
+    if track is None:
+        center = x - min(max(x, -0.5 * half_view), 0.5 * half_view)
+        pictures.draw_ground(ax, center, half_view, height=-0.13 * length)
+    else:
+        center = x if abs(x) > track else 0.0
+        ax.axhline(0.0, color=pictures.LIGHT, linewidth=1, zorder=0)
+        ax.plot([-track, track], [0, 0], color=pictures.DARK, linewidth=2, zorder=1)
+        ax.plot([-track, track], [0, 0], "|", color=pictures.DARK, markersize=12, zorder=1)
     pictures.draw_box(ax, x - 0.25 * length, -0.13 * length, 0.5 * length, 0.26 * length, pictures.BLUE)
     tip = (x + length * math.sin(angle), length * math.cos(angle))
     pictures.draw_rod(ax, [(x, 0.0), tip])
@@ -187,9 +192,9 @@ def plot_balance(ax: Any, obs: Any) -> None:
 
 
 def plot_swingup(ax: Any, obs: Any) -> None:
-    """Draws the cart and the pole of `obs` [5]."""
+    """Draws the cart and the pole of `obs` [5] on a ground without an end: nothing stops this cart."""
     x, _, sin, cos, _ = pictures.as_vector(obs, 5)
-    draw_cartpole(ax, x, math.atan2(sin, cos))
+    draw_cartpole(ax, x, math.atan2(sin, cos), track=None)
 
 
 class CartPoleBalanceEnv(DynamicsEnv):

@@ -11,6 +11,7 @@ makes them where none ship. How variants are told apart is said in `tables`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -20,9 +21,9 @@ from IPython.display import display
 from matplotlib.axes import Axes
 
 from mbrl_course.evaluation import iqm_interval
-from mbrl_course.experiments import load_header, load_results
+from mbrl_course.experiments import get_experiment, list_experiments, load_header, load_results
 from mbrl_course.experiments.tables import Layout, final_rows, labelled_groups, layout_of
-from mbrl_course.plotting import new_axes, plot_learning_curves
+from mbrl_course.plotting import line_colors, new_axes, plot_learning_curves, styled
 
 AXIS_LABELS = {
     "env_steps": "environment steps",
@@ -72,6 +73,8 @@ def plot_results(
     title: str = "",
     where: str = "",
     compare: bool = True,
+    baseline: str | None = None,
+    colors: Mapping[str, str] | None = None,
     published: tuple[float, float] | None = None,
     random_return: float | None = None,
     ax: Axes | None = None,
@@ -89,6 +92,9 @@ def plot_results(
         title: title.
         where: draws only the rows of which this is true, such as "trial > 0" (see `pandas.DataFrame.query`).
         compare: draw the shipped results behind the rows; not where other settings were measured here.
+        baseline: the variant that the others are compared with, drawn in black; the experiment's own by
+            default, "" for none.
+        colors: of variants, by name (see `plotting.line_colors`).
         published: lowest and highest published final return.
         random_return: return of the random policy.
         ax: where to draw; a new figure by default.
@@ -114,6 +120,8 @@ def plot_results(
         reference=None if reference is None else _curves(reference, layout_of(reference), x, "shipped"),
         x=x,
         y=score,
+        baseline=_baseline(name) if baseline is None else baseline,
+        colors=colors,
         published=published,
         random_return=random_return,
         xlabel=AXIS_LABELS.get(x, x.replace("_", " ")),
@@ -161,10 +169,13 @@ def ledger_table(
     return pd.DataFrame(found).fillna("").set_index(["variant", "measured"])
 
 
+@styled
 def show_shipped(
     name: str, *panels: dict[str, Any], ylim: tuple[float, float] | None = None, where: str = ""
 ) -> None:
     """Shows learning curves and ledger of the results that ship; the command that makes them, where none do.
+
+    A variant has the same colour in all pictures.
 
     Args:
         name: of the experiment.
@@ -173,23 +184,35 @@ def show_shipped(
         where: uses only the rows of which this is true, as in `plot_results`.
     """
     print(shipped_note(name))
-    if shipped(name) is None:
+    rows = shipped(name)
+    if rows is None:
         return
+    by, parts = layout_of(rows).by, [panel.get("where", where) for panel in panels]
+    drawn = [labelled_groups(rows.query(part, engine="python") if part else rows, by) for part in parts]
+    colors = line_colors(
+        list(dict.fromkeys(variant for groups in drawn for variant in groups)), _baseline(name)
+    )
     axes = new_axes(columns=len(panels), width=6.2, height=4.2)
     seen: list[str] = []
     for ax, panel in zip(axes, panels, strict=True):
-        plot_results(name, ax=ax, **{"where": where, **panel})
+        plot_results(name, ax=ax, **{"where": where, "colors": colors, **panel})
         labels = ax.get_legend_handles_labels()[1]
         if labels == seen:  # the same curves stand in the picture beside it
             ax.get_legend().remove()
         else:  # below the picture it hides no line
-            ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2 if len(labels) > 4 else 1)
+            columns = 2 if len(labels) > 4 and max(map(len, labels)) < 30 else 1
+            ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=columns)
         seen = labels
     lowest, highest = zip(*(ax.get_ylim() for ax in axes), strict=True)
     for ax in axes:
         ax.set_ylim(ylim or (min(lowest), max(highest)))
     plt.show()
     display(ledger_table(name, where=where))
+
+
+def _baseline(name: str) -> str:
+    """What the variants of an experiment are compared with; "" for nothing, or where that week is missing."""
+    return get_experiment(name).baseline if name in list_experiments() else ""
 
 
 def _ledger_row(label: str, source: str, group: pd.DataFrame, layout: Layout) -> dict[str, str]:

@@ -17,6 +17,8 @@ from mbrl_course.evaluation import iqm
 from mbrl_course.experiments.tables import first_reached, labelled_groups, layout_of
 from mbrl_course.plotting import COLORS, GREY, new_axes, styled
 
+ABOVE: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "columnspacing": 1.2}
+"""Where a legend hides nothing."""
 LAST = 3
 """Evaluations at the end of a curve whose mean is what a seed earns: a single trial says little."""
 
@@ -91,7 +93,8 @@ def plot_pareto(
 ) -> NDArray[np.object_]:
     """Two panels: what each setting earns for its computing, with the front, and when each solved the task.
 
-    The settings are numbered from the cheapest to the dearest, alike in both panels.
+    The settings are numbered from the cheapest to the dearest, alike in both panels. The front goes on to the
+    dearest setting: what costs more than its last point earns no more.
 
     Args:
         logs: see `pareto_table`.
@@ -124,17 +127,22 @@ def plot_pareto(
 
 def _plot_front(ax: Any, table: pd.DataFrame, colors: list[str], solved_at: float) -> None:
     front = table[table["front"]]
-    ax.step(front["cost"], front["score"], where="post", color=COLORS[0], linewidth=1.5, label="Pareto front")
+    costs = [*front["cost"], table["cost"].max()]
+    scores = [*front["score"], front["score"].max()]
+    ax.step(costs, scores, where="post", color=COLORS[0], linewidth=1.5, label="Pareto front")
     ax.axhline(solved_at, color=GREY, linestyle=":", linewidth=1.2, label="solved")
     for row, color in zip(table.itertuples(), colors, strict=True):
-        ax.plot([row.cost] * 2, [min(row.scores), max(row.scores)], color=color, linewidth=1, alpha=0.35)
-        marker = {"markersize": 14, "markeredgecolor": color, "markeredgewidth": 1.5}
+        ax.plot([row.cost] * 2, [min(row.scores), max(row.scores)], color=color, linewidth=1, alpha=0.6)
+        marker = {"markersize": 17, "markeredgecolor": color, "markeredgewidth": 1.5}
         ax.plot(row.cost, row.score, "o", **marker, markerfacecolor="white" if color == GREY else color)
         ink = color if color == GREY else "white"
-        text = {"ha": "center", "va": "center_baseline", "fontsize": 8, "fontweight": "bold"}
+        text = {"ha": "center", "va": "center_baseline", "fontsize": 10, "fontweight": "bold"}
         ax.annotate(str(row.Index + 1), (row.cost, row.score), color=ink, **text)
     _short_log_axis(ax)
-    ax.legend(loc="best")
+    ax.plot([], [], color=GREY, linewidth=1, alpha=0.6, label="all seeds")
+    if COLORS[1] in colors:
+        ax.plot([], [], "o", color=COLORS[1], markersize=9, label="preset")
+    ax.legend(**ABOVE, ncols=4)
 
 
 def _plot_solve_costs(ax: Any, table: pd.DataFrame, colors: list[str], preset: str) -> None:
@@ -153,12 +161,12 @@ def _plot_solve_costs(ax: Any, table: pd.DataFrame, colors: list[str], preset: s
     _short_log_axis(ax)
     ax.plot([], [], "o", color=GREY, label="one seed")
     ax.plot([], [], ">", color=GREY, markersize=7, markerfacecolor="white", label="not solved until its end")
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, 1.12), ncols=2)
+    ax.legend(**ABOVE, ncols=2)
 
 
 def _short_log_axis(ax: Any) -> None:
     """A logarithmic horizontal axis that spans less than a decade or two, with plain numbers."""
     ax.set_xscale("log")
-    ax.xaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 3, 5, 7)))
+    ax.xaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 1.5, 2, 2.5, 3, 4, 5, 6, 8)))
     ax.xaxis.set_major_formatter(mpl.ticker.StrMethodFormatter("{x:g}"))
     ax.xaxis.set_minor_formatter(mpl.ticker.NullFormatter())

@@ -58,7 +58,17 @@ from mbrl_course.fitting import (
     with_supervised_noise,
 )
 from mbrl_course.networks import ACTIVATIONS, PRECISIONS, EnsembleMLP, rows_of_members
-from mbrl_course.plotting import COLORS, GREY, new_axes, plot_k_step_errors, plot_losses, plot_trajectories
+from mbrl_course.plotting import (
+    COLORS,
+    GREY,
+    new_axes,
+    plot_k_step_errors,
+    plot_losses,
+    plot_trajectories,
+    use_style,
+)
+
+use_style()
 
 # %% [markdown]
 # ## The world to be learned

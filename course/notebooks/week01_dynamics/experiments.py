@@ -48,7 +48,17 @@ from mbrl_course.experiments.week01 import (
     trajectories,
 )
 from mbrl_course.films import episode_film
-from mbrl_course.plotting import COLORS, GREY, new_axes, plot_k_step_errors, plot_losses, plot_trajectories
+from mbrl_course.plotting import (
+    COLORS,
+    GREY,
+    new_axes,
+    plot_k_step_errors,
+    plot_losses,
+    plot_trajectories,
+    use_style,
+)
+
+use_style()
 
 if SCALE == "smoke":
     NUM_SEEDS = 2
@@ -71,7 +81,7 @@ data_generator = torch.Generator().manual_seed(0)
 data, random_return = collect_random(task, config.num_steps, data_generator)
 test, _ = collect_random(task, config.num_test_steps, data_generator)
 print(f"{len(data.obs)} steps to learn from, {len(test.obs)} to test with; mean return {random_return:.0f}")
-episode_film(task, test.obs[:100:2], fps=20, title="Random actions", progress=False)
+episode_film(task, test.obs[:100], every=2, fps=20, title="Random actions", progress=False)
 
 # %% [markdown]
 # ## 1. Size and training
@@ -307,7 +317,9 @@ axes[0].set_title("Where the actions lead")
 plt.show()
 
 # %%
-episode_film(task, sources["held 5"].obs[:100:2], fps=20, title="Actions held for 5 steps", progress=False)
+episode_film(
+    task, sources["held 5"].obs[:100], every=2, fps=20, title="Actions held for 5 steps", progress=False
+)
 
 # %% [markdown]
 # Two models of the same size and training: one fitted to random data alone, one to all four kinds together.

@@ -54,7 +54,9 @@ from mbrl_course.envs.obstacles import plot_map, plot_state
 from mbrl_course.envs.task import Task
 from mbrl_course.evaluation import collect, collect_random, evaluate
 from mbrl_course.films import episode_film
-from mbrl_course.plotting import COLORS, GREY, new_axes
+from mbrl_course.plotting import COLORS, GREY, new_axes, use_style
+
+use_style()
 
 # %% [markdown]
 # ## A task that can be drawn

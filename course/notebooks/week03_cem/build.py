@@ -61,7 +61,9 @@ from mbrl_course.mpc import (
     rollout,
     run_episode,
 )
-from mbrl_course.plotting import COLORS, new_axes, plot_search
+from mbrl_course.plotting import COLORS, new_axes, plot_search, use_style
+
+use_style()
 
 # %% [markdown]
 # ## A landscape to search

@@ -47,8 +47,9 @@ from mbrl_course.experiments.figures import ledger_table
 from mbrl_course.films import episode_film
 from mbrl_course.icem import ICEMConfig, ICEMPlanner, colored_noise
 from mbrl_course.mpc import run_episode
-from mbrl_course.plotting import new_axes, plot_learning_curves, plot_scores
+from mbrl_course.plotting import new_axes, plot_learning_curves, plot_scores, use_style
 
+use_style()
 torch.set_num_threads(1)  # the tensors are small: more threads would wait for each other
 
 PLANNERS = ["random shooting", "CEM", "MPPI", "iCEM"]

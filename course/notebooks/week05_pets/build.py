@@ -53,7 +53,9 @@ from mbrl_course.films import episode_film, make_film
 from mbrl_course.icem import ICEMConfig, ICEMPlanner
 from mbrl_course.mpc import Planner, RandomShootingConfig, RandomShootingPlanner, rollout, run_episode
 from mbrl_course.mppi import MPPIConfig, MPPIPlanner
-from mbrl_course.plotting import COLORS, GREY, new_axes
+from mbrl_course.plotting import COLORS, GREY, new_axes, use_style
+
+use_style()
 
 # %% [markdown]
 # ## Two members that disagree
@@ -392,10 +394,10 @@ for number, name in enumerate("AB"):
     density = torch.exp(-(((grid - center) / noise_std) ** 2) / 2) / (noise_std * (2 * torch.pi) ** 0.5)
     axes[0].plot(grid, density, color=COLORS[number], label=f"member {name}")
 variance = from_task[0].var()
-axes[0].set(xlabel="$x'$", ylabel="density", title=f"Variance {variance:.2f} = 1 (who?) + 0.09 (noise)")
+axes[0].set(xlabel="$x'$", ylabel="density", title=f"Variance {variance:.2f} ≈ 1 (who?) + 0.09 (noise)")
 axes[0].legend(loc="upper center")
 for (next_obs, rewards, _), name, color in zip(
-    (from_task, learned), ("task", "learned"), COLORS[2:], strict=False
+    (learned, from_task), ("learned", "task"), (COLORS[3], COLORS[2]), strict=True
 ):
     label = f"{name}, mean {rewards.mean():.2f}"
     axes[1].plot(
@@ -1050,13 +1052,13 @@ judges = {
 }
 ax = new_axes(width=6.8, height=4.0)[0]
 for member, name in enumerate("AB"):
-    ax.plot(sizes, returns[10 * member :][:10].mean(dim=0), "--", color=GREY, linewidth=1.3)
+    ax.plot(sizes, returns[10 * member :][:10].mean(dim=0), "--", color=GREY, linewidth=1.3, zorder=4)
     ax.text(0.91, returns[10 * member, -1], f"member {name}", color=GREY, va="center")
 for (name, scores), color in zip(judges.items(), (COLORS[0], COLORS[3], COLORS[2]), strict=True):
     best = scores.argmax()
     ax.plot(sizes, scores, color=color, label=f"{name}: pushes by {sizes[best]:.2f}")
     ax.plot(sizes[best], scores[best], "o", color=color, markersize=9, markeredgecolor="white")
-ax.set(xlabel="push a", ylabel="score of the plan", title="Three judges", xlim=(-0.3, 1.06), ylim=(-34, 34))
+ax.set(xlabel="push a", ylabel="score of the plan", title="Three judges", xlim=(-0.3, 1.15), ylim=(-34, 34))
 ax.legend(loc="upper left")
 plt.show()
 
@@ -1404,17 +1406,20 @@ trials = pets_trials(balance, ensemble, config, generator, on_trial)
 shown = sorted({1, max(imagined)})
 axes = new_axes(columns=len(shown), width=5.6, height=3.8)
 for ax, number in zip(axes, shown, strict=True):
-    angle = trials[number].transitions.obs[:60, 2].rad2deg()
+    trial = trials[number].transitions
+    angle = torch.cat([trial.obs, trial.next_obs[-1:]])[:70, 2].rad2deg()
     for start, states in imagined[number].items():
         for particle, line in enumerate(states[..., 2].rad2deg()):
             times = torch.arange(start, start + len(line))
-            ax.plot(times, line, color=COLORS[particle // 4], linewidth=1, alpha=0.6)
-    ax.plot(angle, color="black", linewidth=2.5)
-    ax.axhspan(12, 40, color=GREY, alpha=0.15, linewidth=0)
+            label = "a particle (colour: its member)" if start == particle == 0 else None
+            ax.plot(times, line, color=COLORS[particle // 4], linewidth=1, alpha=0.6, label=label)
+    ax.plot(angle, color="black", linewidth=2.5, label="real")
+    ax.axhspan(12, 40, color=GREY, alpha=0.15, linewidth=0, label="over")
     ax.axhspan(-40, -12, color=GREY, alpha=0.15, linewidth=0)
     ax.set(xlabel="step", ylabel="angle, degrees", ylim=(-16, 16))
     data = trials[number - 1].env_steps
     ax.set_title(f"Trial {number}, planned after {data} steps: return {trials[number].trial_return:.0f}")
+axes[0].legend(loc="upper left", bbox_to_anchor=(0.0, 0.87))
 plt.show()
 
 # %% [markdown]
@@ -1465,7 +1470,7 @@ make_film(draw, 30, fps=6, size=(5.4, 3.4), title="particles of the plan", progr
 
 # %%
 last = trials[-1].transitions
-episode_film(balance, last.obs[:120:4], fps=12, title=f"trial {len(trials) - 1}", progress=False)
+episode_film(balance, last.obs[:120], every=4, fps=12, title=f"trial {len(trials) - 1}", progress=False)
 
 # %% [markdown]
 # ## What to take along
