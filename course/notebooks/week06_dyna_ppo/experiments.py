@@ -148,10 +148,13 @@ ledger_table("dyna-ppo-small-batches", level1, SCALE, compare=False)
 
 # %%
 def early_late(rows, until=2048):
-    """The mean evaluation of each seed early on, and its last one."""
-    early = rows[rows["env_steps"] <= until].groupby(["variant", "seed"], sort=False)["eval_return"].mean()
-    last = rows.groupby(["variant", "seed"], sort=False)["eval_return"].last()
-    return pd.DataFrame({f"up to {until} steps": early, "at the end": last}).dropna().reset_index()
+    """The mean evaluation of each seed early on, its last early one, and its last one."""
+    early, late = (
+        part.groupby(["variant", "seed"], sort=False)["eval_return"]
+        for part in (rows[rows["env_steps"] <= until], rows)
+    )
+    columns = {f"up to {until} steps": early.mean(), f"at {until} steps": early.last()}
+    return pd.DataFrame({**columns, "at the end": late.last()}).dropna().reset_index()
 
 
 def first_steps(name, rows):
@@ -223,10 +226,10 @@ if small is not None:
 
 
 # %%
-def print_chances(rows, *pairs):
+def print_chances(rows, *pairs, until=2048):
     """How likely a run of the first agent of each pair beats one of the second, early and at the end."""
-    of = dict(list(early_late(rows).groupby("variant", sort=False)))
-    for when in ("up to 2048 steps", "at the end"):
+    of = dict(list(early_late(rows, until).groupby("variant", sort=False)))
+    for when in (f"up to {until} steps", f"at {until} steps", "at the end"):
         print(when)
         for better, worse in pairs:
             chance = probability_of_improvement(of[better][when].to_numpy(), of[worse][when].to_numpy())
@@ -258,6 +261,7 @@ if (longer := shipped("dyna-ppo-cartpole")) is not None:
         ("Dyna-PPO", "PPO, as many updates"),
         ("Dyna-PPO, horizon 20", "PPO, as many updates as with horizon 20"),
         ("Dyna-PPO, horizon 20", "PPO, as many updates"),
+        until=3072,
     )
 
 # %% [markdown]
@@ -272,9 +276,9 @@ if longer is not None:
 
 # %% [markdown]
 # **Explain what you see.** (a) Your own agents: what can be said with so few seeds, and what can't? Is there a price at the
-# start? (b) Five seeds, 5120 steps: is it the model or the gradient steps? Answer for a horizon of 5 and for one of 20 separately, and name the
-# comparison that your answer rests on. (c) The last table holds the control for the horizon of 20: PPO with as many updates. What became of
-# it, and why did the imagined batches not do the same to Dyna-PPO? (d) Count what the agents spent. When would you still take PPO?
+# start? (b) Is it the model or the gradient steps? Answer for a horizon of 5 and for one of 20 separately, and name the
+# comparison, at equal gradient steps, that your answer rests on. (c) Look at the control for the horizon of 20, PPO with as many updates. What becomes of
+# it, and why do the imagined batches not do the same to Dyna-PPO? (d) Count what the agents spent. When would you still take PPO?
 
 # %% [markdown] kind="written" id="explain-level-1" points=5
 # **Model answer.** (a) Three seeds show that the code works, and what size of return to expect; of the order they say little: at the end the bands of PPO, 275 [212, 331], and of the control,
@@ -282,20 +286,20 @@ if longer is not None:
 # shipped seeds are wide, and overlap. A price at the start is not shown either. At 512 steps the five seeds average 62 (Dyna-PPO, large
 # batches) against 87 (PPO), within the bands; from 1024 steps on Dyna-PPO is not behind.
 #
-# (b) Horizon 5, small batches: 466 [250, 500] against 322 [191, 468] for PPO with small batches and as many updates. The probability of improvement is 0.70
-# [0.32, 1.00] at the end, 0.84 [0.52, 1.00] for the first 2048 steps: at best a hint. And PPO with large batches and fewer than a third of the updates
-# gets to 480 [455, 494] without any model. So there gradient steps explain most. Horizon 20: it is more than gradient steps. With small batches the first 475 come
-# after 1024 steps (median), the control needs 4608; over the first 2048 steps every run beats every run of the control (1.00). With large batches it is
-# no better than the control early (0.40 [0.08, 0.80]), but the first 475 come after 2048 steps, and at the end it is ahead in every pair, 500 [500, 500].
+# (b) Horizon 5: gradient steps explain it. With small batches five seeds of Dyna-PPO end at 500 [304, 500], PPO with small batches and as many updates at
+# 410 [110, 500]: the probability of improvement is 0.60 [0.30, 0.88] at the end and 0.40 [0.08, 0.80] over the first 2048 steps, so nothing is shown. With large batches
+# and ten seeds Dyna-PPO is even behind its control: 12,288 steps to the first 475 against 6,656. Horizon 20: it is the model. The comparison is that of the ten
+# seeds, 29,745 gradient steps against the control's 31,200: after 3,072 real steps every run of Dyna-PPO has earned 475, half of the control's runs need 7,680 or more, and one never gets there. At 3,072 steps
+# every run of Dyna-PPO is ahead of every run of either control (1.00). Before that there is a price: at 1,024 steps the control is ahead. That small batches get
+# to 475 after 1,024 steps is impressive, but says less: they took 38,860 gradient steps, and no control did.
 #
-# (c) It fell apart: with 31,200 gradient steps on its real batches PPO was at 331 [133, 500] after 15,360 steps: two of the five runs had stood at 500 and
-# lost it again (157 and 120), one never got beyond 466. PPO with 8,640 ended at 500 [500, 500] in every run. Too many passes through 512 steps overfit them, and move the policy far from the one that
-# collected them. Dyna-PPO took 29,670 gradient steps and kept 500 [428, 500], since its batches are new each time, and of the policy of the day. So the long
-# horizon's lead, 475 after 2,048 real steps against 5,120 for the better control and 12,288 for plain PPO, can't be bought with passes through real data.
-# With a horizon of 5 it can: there Dyna-PPO needed 13,312 steps, more than the control with as many updates.
+# (c) It learns fast and does not keep it. Two runs stood at 500 after 4,096 steps and fell to 71 and 43 later; three of the ten end at 329, 336 and 422. PPO with 8,640 updates does at least
+# as well, 500 [468, 500]. Too many passes through the same 512 steps overfit them, and move the policy far from the one that
+# collected them. Dyna-PPO's batches are new each time, and of the policy of the day: nine of ten runs end at 500. So the long
+# horizon's lead can't be bought with passes through real data; that of a horizon of 5 can.
 #
-# (d) In CPU seconds: PPO 1, the control 4, Dyna-PPO with a horizon of 20 18 (large batches) and 71 (small ones). Where real steps are free, as in a fast
-# simulator, PPO with many updates is the best buy. Where a step costs a second of a robot, 1000 steps instead of 4600 are worth a minute of computing.
+# (d) In CPU seconds for 5120 steps: PPO 1, the control 5, Dyna-PPO with a horizon of 20 25 (large batches) and 86 (small ones). Where real steps are free, as in a fast
+# simulator, PPO with many updates is the best buy. Where a step costs a second of a robot, 2000 steps instead of 7,700 are worth a minute of computing.
 #
 # **Rubric.** 1 point: (a) does not conclude more from three seeds than they hold. 2 points: (b) horizon 5 is explained by gradient steps, horizon 20 is not
 # (one each, with the comparison named). 1 point: (c) overfitting of the real batch against fresh imagined ones. 1 point: (d) uses the ledger.
@@ -342,6 +346,7 @@ if MORE:
 # All horizons and noises over seeds, as far as they ship with the course. Then three *regimes*: passes of the model through
 # its data, and imagined batches after each real one, 1/5, 3/10, 5/20. And the number of transitions that the model is
 # fitted to.
+
 
 # %%
 def show_ablation(name, title):
@@ -626,9 +631,9 @@ show_shipped("dyna-ppo-mpc", {"title": "Planning in the ensemble, trial by trial
 # %% [markdown]
 # ## What to take along
 #
-# - Ask "compared to what?" An agent that imagines also takes more gradient steps. PPO with as many updates is the control, and against rollouts of
-#   5 steps five seeds show no clear difference at the end.
-# - With rollouts of 20 steps CartPole was solved after 1000 to 2000 real steps, where the control needed 4600. CartPole's
+# - Ask "compared to what?" An agent that imagines also takes more gradient steps. PPO with as many updates is the control, and rollouts of
+#   5 steps do not beat it.
+# - With rollouts of 20 steps CartPole was solved after 2000 to 3000 real steps, where the control with as many updates needed 7,700. CartPole's
 #   dynamics are easy; nothing here says that a model of a running cheetah can be trusted for 20 steps. (Next week: MBPO trusts it for one.)
 # - It costs: twenty to seventy times the computing of PPO for the same real steps. The ledger belongs to every claim.
 # - The policy moves the data. Test a model on the batch that comes *after* it.
