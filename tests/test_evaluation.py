@@ -11,6 +11,7 @@ from scipy.stats import mannwhitneyu, trim_mean
 
 from mbrl_course.envs import get_task
 from mbrl_course.evaluation import (
+    _iqm_of_points,
     aggregate_curves,
     collect,
     collect_random,
@@ -238,3 +239,10 @@ def test_numbers_of_steps_and_episodes_are_checked() -> None:
         collect_random(task, 0)
     with pytest.raises(ValueError, match="num_episodes is 0"):
         evaluate(task, random_policy(task), 0)
+
+
+@pytest.mark.parametrize("seeds", range(1, 14))
+def test_the_iqm_of_points_is_the_trimmed_mean(seeds: int) -> None:
+    scores = np.random.default_rng(seeds).normal(size=(seeds, 2, 3))
+    expected = trim_mean(scores.reshape(-1, 3), 0.25, axis=0)
+    assert _iqm_of_points(scores) == pytest.approx(expected)
