@@ -187,7 +187,7 @@ def test_run_hands_over_what_was_asked_for(
         str(tmp_path),
     ]
     assert main(command) == OK
-    options = {"fresh": False, "jobs": 2, "scheduler": None}
+    options = {"fresh": False, "jobs": 2, "threads": 1, "scheduler": None}
     assert calls == [(("q2", [0, 1], "smoke", {"horizon": "7"}, tmp_path), options)]
     assert "3 rows" in capsys.readouterr().out
 

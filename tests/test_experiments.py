@@ -1,6 +1,8 @@
 import dataclasses
 import json
+import math
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,9 +10,12 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from pandas.api.types import is_numeric_dtype
 from pandas.testing import assert_frame_equal
 
 from mbrl_course import experiments
+from mbrl_course.cli import main, make_parser
+from mbrl_course.commands import USAGE
 from mbrl_course.envs import get_task
 from mbrl_course.experiments import (
     ConfigError,
@@ -20,13 +25,16 @@ from mbrl_course.experiments import (
     list_experiments,
     run,
     ship,
+    sweep,
 )
 from mbrl_course.experiments.config import differences, parse, with_overrides
-from mbrl_course.experiments.files import read_csv, read_header
+from mbrl_course.experiments.files import LABELS, command_line, read_csv, read_header, run_folder
 from mbrl_course.experiments.shipping import seed_text
-from mbrl_course.experiments.variants import CountingModel, variant_of
+from mbrl_course.experiments.tuning import final_score
+from mbrl_course.experiments.variants import CountingModel, divergence_named, settings_of, variant_of
 from mbrl_course.experiments.week01 import curves_of, open_loop, parse_model, relative_error, trajectories
 from mbrl_course.experiments.week03 import PlannersConfig, make_oracle_planner, parse_search
+from mbrl_course.mbpo import MBPOConfig
 
 QUICK_LOOP = {
     "initial_steps": "300",
@@ -69,7 +77,9 @@ def test_every_experiment_runs_and_leaves_its_files(name: str, tmp_path: Path) -
     header = read_header(path)
     command = f"mbrl-course run {name} --scale smoke --seeds 3"
     assert header["command"].startswith(f"{command} --set " if name in QUICK else command)
-    assert {"machine", "threads", "minutes", "versions", "config"} <= set(header)
+    assert {"machine", "threads", "minutes", "cpu_minutes", "versions", "config"} <= set(header)
+    assert {column for column in frame if not is_numeric_dtype(frame[column])} <= set(LABELS)
+    assert math.isfinite(final_score(name, frame))  # every experiment can be tuned
     config = get_config(name, "smoke", QUICK.get(name))
     assert json.loads(header["config"]) == json.loads(json.dumps(dataclasses.asdict(config)))
     assert list(path.parent.glob("tensorboard/seed_3/events*"))
@@ -96,6 +106,8 @@ def test_every_experiment_runs_and_leaves_its_files(name: str, tmp_path: Path) -
         ("mbpo-pendulum", 1),
         ("mbpo-pendulum", 7),
         ("final-comparison", 3),
+        ("ensemble-gap", 1),
+        ("ensemble-on-policy", 1),
     ],
 )
 def test_an_interrupted_run_ends_as_an_undisturbed_one(
@@ -118,8 +130,79 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(
         patch.setattr(Run, "checkpoint", counting_checkpoint)
         patch.setattr(Run, "log", interrupted_log)
         quick_run(name, tmp_path / "interrupted")
+    logged = 0
+
+    def counting_log(self: Run, **row: Any) -> None:
+        nonlocal logged
+        logged += 1
+        log(self, **row)
+
+    monkeypatch.setattr(Run, "log", counting_log)
     resumed = quick_run(name, tmp_path / "interrupted")
     assert_frame_equal(without_clocks(resumed), without_clocks(expected))
+    assert (logged < len(expected)) == (checkpoints > 0)
+
+
+@pytest.mark.parametrize(("rows", "message"), [(1, "starts over"), (4, "goes on from its last checkpoint")])
+def test_an_interruption_says_what_is_kept(
+    rows: int,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    log = Run.log
+
+    def interrupted_log(self: Run, **row: Any) -> None:
+        log(self, **row)
+        if len(self.rows) == rows:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Run, "log", interrupted_log)
+    with pytest.raises(KeyboardInterrupt):
+        run("planners-pendulum", [3], "smoke", {"horizon": 2}, out=tmp_path, progress=False)
+    assert f"Seed 3 {message} when you run this again." in capsys.readouterr().out
+
+
+def test_long_settings_get_short_folders(tmp_path: Path) -> None:
+    settings = {"variants": ",".join(f"horizon={h} num_trials=1" for h in range(300))}
+    folders = {run_folder("q2", "smoke", {**settings, "noise": noise}, tmp_path) for noise in ("0.1", "0.2")}
+    assert len(folders) == 2
+    for folder in folders:
+        folder.mkdir(parents=True)
+        assert folder.name.startswith("smoke,noise=0.") and len(folder.name) < 120
+    short = run_folder("q2", "smoke", {"horizon": "5"}, tmp_path)
+    assert short == tmp_path / "q2" / "smoke,horizon=5"
+
+
+def test_commands_can_be_given_to_a_shell() -> None:
+    settings = {"variants": "a name: horizon=5,b; $HOME: horizon=6", "hidden_sizes": (64, 32), "noise": 0.1}
+    words = shlex.split(command_line("q4", "smoke", "0..4", settings))
+    options = make_parser().parse_args(words[1:])
+    assert options.name == "q4" and options.seeds == [0, 1, 2, 3, 4]
+    assert get_config("q4", "smoke", dict(options.settings)) == get_config("q4", "smoke", settings)
+
+
+@pytest.mark.parametrize("overrides", [{"learning_rate": "1e30"}, {"learning_rate": "1e30", "variants": ""}])
+def test_divergence_is_one_error_with_one_line(
+    overrides: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "mbpo-pendulum" if "variants" in overrides else "ensemble-gap"
+    with pytest.raises(FloatingPointError, match="is learning_rate small enough"):
+        run(name, [0], "smoke", overrides, out=None, progress=False)
+    sets = [word for field, value in overrides.items() for word in ("--set", f"{field}={value}")]
+    assert main(["run", name, "--scale", "smoke", "--out", str(tmp_path), *sets]) == USAGE
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "diverged" in line]
+    assert f"'{name}' diverged" in line
+
+
+def test_errors_of_finite_networks_stay_what_they_are() -> None:
+    network = torch.nn.Linear(1, 1)
+    with pytest.raises(ValueError, match="a bug"), divergence_named(network):
+        raise ValueError("a bug")
+    torch.nn.init.constant_(network.weight, float("nan"))
+    with pytest.raises(FloatingPointError, match=r"any more.*\(a bug\)"), divergence_named(network):
+        raise RuntimeError("a bug")
 
 
 def test_finished_seeds_are_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,6 +265,9 @@ def test_rows_need_the_same_columns() -> None:
         ({"plan_to_end": "maybe"}, "field 'plan_to_end' is 'maybe', expected true or false"),
         ({"noise": "much"}, "field 'noise' is 'much', expected a number"),
         ({"num_iterations": "0"}, "num_iterations is 0, expected at least 1"),
+        ({"noise": "-1"}, "noise is -1.0, expected 0 or more"),
+        ({"learning_rate": "nan"}, "learning_rate is nan, expected more than 0"),
+        ({"search": "CEM", "num_sequences": "9"}, "num_elites is 50, expected at most num_sequences = 9"),
     ],
 )
 def test_bad_overrides_name_the_field(overrides: dict[str, object], message: str) -> None:
@@ -200,6 +286,28 @@ def test_bad_overrides_name_the_field(overrides: dict[str, object], message: str
         ("dyna-ppo-gate", {"match_updates": "yes"}, "match_updates is true, expected use_model false"),
         ("mbpo-pendulum", {"total_steps": "0"}, "total_steps is 0, expected at least 1"),
         ("q4", {"num_iterations": "0"}, "num_iterations is 0, expected at least 1"),
+        ("ensemble-gap", {"points_per_stage": "0"}, "points_per_stage is 0, expected at least 1"),
+        ("ensemble-gap", {"points_per_stage": "999"}, "points_per_stage is 999, expected at most"),
+        ("ensemble-gap", {"holdout_fraction": "1"}, "holdout_fraction is 1.0, expected in [0, 1)"),
+        ("planners-pendulum", {"num_iterations": "0"}, "num_iterations is 0, expected at least 1"),
+        ("planners-pendulum", {"elite_share": "5"}, "elite_share is 5.0, expected above 0 and at most 1"),
+        ("planners-pendulum", {"budgets": ""}, "budgets is empty, expected at least one value"),
+        ("warm-start", {"elite_share": "0"}, "elite_share is 0.0, expected above 0 and at most 1"),
+        ("warm-start", {"population_size": "1"}, "population_size is 1, expected at least 2"),
+        ("prioritized-model", {"num_points": "0"}, "num_points is 0, expected at least 1"),
+        ("prioritized-model", {"num_points": "9999"}, "num_points is 9999, expected at most gradient"),
+        ("ensemble-on-policy", {"num_iterations": "-2"}, "num_iterations is -2, expected at least 1"),
+        ("ensemble-on-policy", {"num_elites": "61"}, "num_elites is 61, expected at most"),
+        ("ensemble-size", {"holds": "2,0"}, "holds is (2, 0), expected at least 1 each"),
+        ("ensemble-uncertainty", {"near": "0"}, "near is 0.0, expected more than 0"),
+        ("q1", {"num_sequences": "0"}, "num_sequences is 0, expected at least 1"),
+        ("q1", {"models": "0x(1x8)"}, "models holds '0x(1x8)', expected STEPSx"),
+        ("q1", {"num_test_steps": "5"}, "num_test_steps is 5, expected at least max_k = 20"),
+        ("cartpole-growing-data", {"data_sizes": "50,0"}, "data_sizes is (50, 0), expected at least 1 each"),
+        ("q5", {"num_elites": "201"}, "num_elites is 201, expected at most num_sequences = 200"),
+        ("pets-cartpole", {"elite_share": "5"}, "elite_share is 5.0, expected above 0 and at most 1"),
+        ("dyna-ppo-gate", {"num_steps": "0"}, "num_steps is 0, expected at least 1"),
+        ("final-comparison", {"gamma": "2"}, "gamma is 2.0, expected in [0, 1]"),
     ],
 )
 def test_variants_and_agents_name_the_bad_field(name: str, overrides: Any, message: str) -> None:
@@ -223,6 +331,50 @@ def test_agents_refuse_bad_fields_before_anything_runs(name: str, overrides: Any
         experiments.get_experiment(name).function(get_config(name, "smoke", overrides), seed_run)
     assert message in str(caught.value)
     assert seed_run.rows == []
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "message"),
+    [
+        (
+            "pets-cartpole",
+            {"horizon": "7"},
+            "field 'horizon' would have no effect, since every variant sets it",
+        ),
+        ("pets-pendulum-preset", {"ensemble_size": 5}, "'3 members: ensemble_size=3 num_particles=3'"),
+        ("q5", {"search": "CEM"}, "field 'search' would have no effect, since 'q5' sets it by itself"),
+        ("early-end", {"plan_to_end": "yes"}, "field 'plan_to_end' would have no effect"),
+    ],
+)
+def test_settings_without_effect_are_refused(name: str, overrides: Any, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        get_config(name, "laptop", overrides)
+    assert message in str(caught.value)
+    with pytest.raises(ConfigError) as caught:
+        sweep(name, {field: [value] for field, value in overrides.items()})
+    assert message in str(caught.value)
+
+
+def test_settings_with_some_effect_are_taken() -> None:
+    assert get_config("pets-cartpole", "laptop", {"horizon": "7", "variants": ""}).horizon == 7
+    assert get_config("q4", "laptop", {"horizon": "7"}).horizon == 7  # some variants change other fields
+
+
+def test_the_searches_and_the_precision_of_pets() -> None:
+    text = "shooting: planner=random shooting precision=bfloat16"
+    name, variant = variant_of(get_config("pets-pendulum", "smoke", {"variants": text}), text)
+    model, pets = variant.settings()
+    assert (name, model.precision) == ("shooting", "bfloat16")
+    assert (pets.optimizer.num_sequences, pets.optimizer.horizon) == (10, 3)
+    rows = run("pets-pendulum", [0], "smoke", {"variants": text}, out=None, progress=False)
+    assert rows["model_calls"].iloc[-1] == 200 * 10 * 3 * 5  # plans, sequences, steps, particles
+    with pytest.raises(ConfigError, match=r"num_particles is 5, expected a multiple of ensemble_size = 3"):
+        run("pets-pendulum", [0], "smoke", {"variants": "", "ensemble_size": 3}, out=None, progress=False)
+
+
+def test_mbpo_can_be_compiled() -> None:
+    config = get_config("mbpo-pendulum", "smoke", {"compile": "yes"})
+    assert settings_of(MBPOConfig, config).compile and not get_config("mbpo-pendulum").compile
 
 
 def test_seconds_are_those_of_the_unit_without_what_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -354,7 +506,12 @@ def test_shipping_more_seeds_keeps_those_that_ship(tmp_path: Path, monkeypatch: 
     path = ship("warm-start", "smoke", second, shipped, extend=True)
     assert_frame_equal(read_csv(path), pd.concat(both, ignore_index=True))
     assert read_header(path)["seeds"] == "0..2"
-    assert re.fullmatch(r"[\d.]+ in all, [\d.]+ for a seed \(median\)", read_header(path)["minutes"])
+    for key in ("minutes", "cpu_minutes"):
+        assert re.fullmatch(r"[\d.]+ in all, [\d.]+ for a seed \(median\)", read_header(path)[key])
+    old = [line for line in path.read_text().splitlines(True) if not line.startswith("# cpu_minutes")]
+    path.write_text("".join(old))  # as it was before the processor's minutes were noted
+    header = read_header(ship("warm-start", "smoke", second, shipped, extend=True))
+    assert header["seeds"] == "0..2" and "minutes" in header and "cpu_minutes" not in header
     assert read_header(ship("warm-start", "smoke", second, shipped))["seeds"] == "1..2"
     changed = get_config("warm-start", "smoke", {**QUICK["warm-start"], "horizon": "2"})
     monkeypatch.setitem(configs, "smoke", changed)

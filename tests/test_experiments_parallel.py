@@ -5,17 +5,28 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
+from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from pandas.testing import assert_frame_equal
 
 from mbrl_course import experiments
-from mbrl_course.cli import main
+from mbrl_course.cli import main, make_parser
 from mbrl_course.commands import OK, USAGE
 from mbrl_course.experiments import ConfigError, JobError, parallel, run, sweep, tables
-from mbrl_course.experiments.parallel import Job, run_in_processes, run_on_cluster
-from mbrl_course.experiments.tables import final_table, layout_of, minutes_per_seed, read_logs, results_text
+from mbrl_course.experiments.files import read_csv, read_header, write_csv
+from mbrl_course.experiments.parallel import Job, run_in_processes, run_job_apart, run_on_cluster
+from mbrl_course.experiments.tables import (
+    final_table,
+    layout_of,
+    minutes_per_seed,
+    read_logs,
+    results_text,
+    thresholds_of,
+)
 from mbrl_course.experiments.tuning import Range, final_score, parse_range, tune
 
 QUICK = {"population_size": "5", "num_iterations": "1", "horizon": "3"}
@@ -104,9 +115,49 @@ def test_a_cluster_gives_what_one_process_gives(tmp_path):
     from distributed import LocalCluster
 
     expected = quick(out=tmp_path / "one")
-    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+    with LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=None) as cluster:
         found = quick(out=tmp_path / "cluster", scheduler=cluster.scheduler_address)
+        wrong = Job("warm-start", 4, "smoke", {"horizon": "0"})
+        with pytest.raises(JobError, match=r"warm-start horizon=0, seed 4: ConfigError: horizon is 0"):
+            run_on_cluster([wrong], cluster.scheduler_address, progress=False)
     assert_frame_equal(found, expected)
+
+
+def test_a_job_apart_has_a_process_of_its_own(tmp_path):
+    before = torch.get_num_threads()
+    with threads_of_torch(3):
+        path, text = run_job_apart(Job("warm-start", 0, "smoke", QUICK, str(tmp_path), threads=2))
+        assert torch.get_num_threads() == 3
+    assert torch.get_num_threads() == before
+    assert Path(path).read_text(encoding="utf-8") == text
+    assert read_header(Path(path))["threads"] == "2"
+
+
+@contextmanager
+def threads_of_torch(number):
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_a_run_has_one_thread_unless_it_is_told_otherwise(tmp_path):
+    with threads_of_torch(2):
+        for threads in ({}, {"threads": 3}):
+            quick(out=tmp_path, seeds=[len(threads)], **threads)
+            assert torch.get_num_threads() == 2
+    found = [read_header(path)["threads"] for path in sorted(tmp_path.glob("*/*/seed_*.csv"))]
+    assert found == ["1", "3"]
+    for jobs in (1, 2):
+        with pytest.raises(ConfigError, match="threads is 0, expected at least 1"):
+            quick(out=tmp_path, threads=0, jobs=jobs)
+
+
+def test_sweeps_use_all_cores_and_other_verbs_one():
+    parse = make_parser().parse_args
+    assert parse(["sweep", "q2", "horizon=1,2"]).jobs == os.cpu_count()
+    assert parse(["run", "q2"]).jobs == parse(["tune", "q2", "horizon=1..2"]).jobs == 1
+    assert parse(["sweep", "q2", "horizon=1,2", "--threads", "2", "--jobs", "3"]).threads == 2
 
 
 def test_tables_find_their_columns_and_count_what_was_reached():
@@ -124,6 +175,33 @@ def test_tables_find_their_columns_and_count_what_was_reached():
     assert table["iqm"].tolist() == [100.0, 55.0]
     assert table["reached 80"].tolist() == [2, 1]  # 80 % of PPO's final return
     assert table["env_steps to 80"].tolist() == [20.0, float("inf")]
+
+
+def test_each_setting_of_a_sweep_has_its_own_baseline():
+    rows = [
+        (settings, variant, score)
+        for settings, scores in {"clip=0.1": (100.0, 90.0), "clip=0.2": (50.0, 30.0)}.items()
+        for variant, score in zip(("PPO", "Dyna-PPO"), scores, strict=True)
+    ]
+    logs = pd.DataFrame(rows, columns=["settings", "variant", "eval_return"])
+    logs = logs.assign(seed=0, env_steps=10)[["seed", "variant", "env_steps", "eval_return", "settings"]]
+    one = logs[logs["settings"] == "clip=0.2"]
+    assert thresholds_of("dyna-ppo-cartpole", one) == {"80 % of PPO": 40.0, "solved": 475.0}
+    assert thresholds_of("dyna-ppo-cartpole", one.drop(columns="settings"))["80 % of PPO"] == 40.0
+    table = final_table("dyna-ppo-cartpole", logs).set_index("what")
+    assert list(table.index) == [f"{v}, {s}" for s in ("clip=0.1", "clip=0.2") for v in ("PPO", "Dyna-PPO")]
+    assert table["reached 80 % of PPO"].tolist() == [1, 1, 1, 0]
+    assert table["reached 475"].tolist() == [0] * 4
+
+
+def test_names_that_look_like_numbers_are_names(tmp_path):
+    rows = [(0, "1", 2.0), (0, "2", 3.0), (0, "none", 4.0), (0, "NA", 5.0)]
+    frame = pd.DataFrame(rows, columns=["seed", "variant", "eval_return"])
+    write_csv(tmp_path / "numbers.csv", frame[:2], {})
+    write_csv(tmp_path / "all.csv", frame, {})
+    numbers = read_csv(tmp_path / "numbers.csv")
+    assert final_table("pets-pendulum", numbers)["what"].tolist() == ["1", "2"]
+    assert read_csv(tmp_path / "all.csv")["variant"].tolist() == ["1", "2", "none", "NA"]
 
 
 def test_figures_and_tables_come_from_the_logs_alone(tmp_path, capsys, monkeypatch):
@@ -154,6 +232,7 @@ def test_unfinished_seeds_are_drawn_too(tmp_path):
 def test_results_name_what_ships_and_what_was_published():
     text = results_text(["q2"])
     assert "q2, full" in text and "MPC -70 to -50" in text and "0..4" in text
+    assert "; minutes on the wall: " in text
     with pytest.raises(ConfigError, match="no results of 'early-end' ship"):
         results_text(["early-end"])
 
@@ -230,8 +309,11 @@ def test_the_minutes_of_a_seed_are_those_of_all_its_variants(monkeypatch):
     header: dict[str, str] | None = {"minutes": "8.3 in all, 4.10 for a seed (median)"}
     monkeypatch.setattr(tables, "load_results", lambda name, scale: logs)
     monkeypatch.setattr(tables, "load_header", lambda name, scale: header)
-    assert minutes_per_seed("q2") == (3 + 2) / 2
+    assert minutes_per_seed("q2") == ((3 + 2) / 2, "processor, without evaluation")
+    header = {**header, "cpu_minutes": "7.0 in all, 3.50 for a seed (median)"}
+    assert minutes_per_seed("q2") == (3.5, "processor")
+    del header["cpu_minutes"]
     logs = logs.drop(columns="cpu_seconds")
-    assert minutes_per_seed("q2") == 4.1
+    assert minutes_per_seed("q2") == (4.1, "wall")
     header = None
     assert minutes_per_seed("q2") is None

@@ -54,8 +54,9 @@ def test_points_arrive_outside_the_gap_first_and_carry_the_worlds_noise():
 
 
 def test_the_ensemble_of_the_gap_sees_all_points_so_far():
-    config = dataclasses.replace(get_config("ensemble-gap", "smoke"), num_outside=7, num_inside=5)
-    config = dataclasses.replace(config, points_per_stage=4, batch_size=2, steps_per_stage=6)
+    changes = {"num_outside": 7, "num_inside": 5, "points_per_stage": 4, "steps_per_stage": 6}
+    changes["batch_size"] = 2
+    config = dataclasses.replace(get_config("ensemble-gap", "smoke"), **changes)
     stages = list(gap_stages(config, torch.Generator().manual_seed(0)))
     assert [len(stage.x) for stage in stages] == [4, 8, 12]
     assert [stage.num_updates for stage in stages] == [6, 6 + 2 * 4, 6 + 8 + 1 * 6]  # whole epochs
@@ -148,6 +149,15 @@ def test_on_policy_iterations_judge_new_data_before_they_are_learned():
     calls = 200 * config.population_size * config.horizon * config.ensemble_size * config.cem_iterations
     assert [found.costs["model_calls"] for found in (first, second, third)] == [0, calls, 2 * calls]
     assert len(third.new.obs) == 30
+
+
+def test_on_policy_iterations_draw_from_the_runs_generator_alone():
+    config = get_config("ensemble-on-policy", "smoke", {"horizon": 2})
+    returns = []
+    for _ in range(2):
+        torch.rand(3)  # of the generator that everybody shares
+        returns.append([found.mean_return for found in on_policy_iterations(config, Run(0))])
+    assert returns[0] == returns[1]
 
 
 def learner(**changes):

@@ -177,7 +177,8 @@ def test_where_nothing_ships_the_command_is_shown(capsys: pytest.CaptureFixture[
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
     assert shipped_note(NAME) == (
-        "Shipped with the course: pets-cartpole, laptop, seeds 0..4, 9.5 minutes in all on a laptop"
+        "Shipped with the course: pets-cartpole, laptop, seeds 0..4, a laptop, "
+        "minutes on the wall: 9.5 in all, 1.9 for a seed (median)"
     )
     (tmp_path / f"{NAME}-laptop.csv").unlink()
     assert "mbrl-course run pets-cartpole --scale laptop" in shipped_note(NAME)

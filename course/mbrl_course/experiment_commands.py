@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import shlex
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from mbrl_course.commands import OK, PROBLEM, CommandError
 
 AddVerb = Callable[..., argparse.ArgumentParser]
 GOES_ON = "the same command goes on where this one stopped"
+CLOCKS = {"processor": " ", "processor, without evaluation": "*", "wall": "~"}
+"""How minutes were measured."""
 
 
 def add_verbs(verbs: Any, add: AddVerb) -> None:
@@ -22,12 +24,12 @@ def add_verbs(verbs: Any, add: AddVerb) -> None:
     verb.add_argument("name", nargs="?", metavar="NAME", help="the experiment")
     _add_run_options(verb)
 
-    example = "mbrl-course sweep pets-cartpole-balance horizon=10,15,25 hidden_sizes=64/64,128/128 --jobs 2"
+    example = "mbrl-course sweep pets-cartpole-balance horizon=10,15,25 hidden_sizes=64/64,128/128"
     text = "run an experiment with every combination of some settings"
     verb = add(verbs, "sweep", sweep, text, example, if_interrupted=GOES_ON)
     verb.add_argument("name", metavar="NAME", help="the experiment")
     verb.add_argument("grid", nargs="+", type=_grid_field, metavar="FIELD=A,B,C", help="values to try")
-    _add_run_options(verb)
+    _add_run_options(verb, jobs=os.cpu_count() or 1)
 
     example = "mbrl-course plot planners-pendulum"
     verb = add(verbs, "plot", plot, "draw an experiment's figure and print its table, from its logs", example)
@@ -54,7 +56,7 @@ def add_verbs(verbs: Any, add: AddVerb) -> None:
     _add_run_options(verb, cluster=False)
 
 
-def _add_run_options(verb: argparse.ArgumentParser, cluster: bool = True) -> None:
+def _add_run_options(verb: argparse.ArgumentParser, cluster: bool = True, jobs: int = 1) -> None:
     verb.add_argument(
         "--seeds", type=parse_seeds, default=[0], metavar="SEEDS", help="such as 0..4 or 0,3,7 (default 0)"
     )
@@ -72,9 +74,11 @@ def _add_run_options(verb: argparse.ArgumentParser, cluster: bool = True) -> Non
     verb.add_argument(
         "--fresh", action="store_true", help="forget earlier results and begin again, instead of going on"
     )
-    verb.add_argument(
-        "--jobs", type=count, default=1, metavar="N", help="so many at a time, each a process (default 1)"
-    )
+    text = "so many at a time, each a process (default %(default)s"
+    text += ", the number of cores)" if jobs > 1 else ")"
+    verb.add_argument("--jobs", type=count, default=jobs, metavar="N", help=text)
+    text = "PyTorch's, in each process (default %(default)s, as for all results that ship)"
+    verb.add_argument("--threads", type=count, default=1, metavar="N", help=text)
     if cluster:
         verb.add_argument(
             "--scheduler", metavar="ADDRESS", help="run on this Dask cluster, such as tcp://10.0.0.1:8786"
@@ -117,9 +121,10 @@ def _list_experiments() -> int:
     print(f"{'experiment':<26} week  minutes")
     for name in experiments.list_experiments():
         experiment, minutes = experiments.get_experiment(name), minutes_per_seed(name)
-        measured = "-" if minutes is None else f"{max(minutes, 0.1):.1f}"
+        measured = "-" if minutes is None else f"{max(minutes.minutes, 0.1):.1f}{CLOCKS[minutes.clock]}"
         print(f"{name:<26} {experiment.week:>4} {measured:>8}  {experiment.title}")
-    print("\nminutes: of one core for one seed at laptop scale, where results ship (AMD EPYC)")
+    print("\nminutes: of the processor (AMD EPYC), for one seed at laptop scale, where results ship")
+    print("*: without evaluation; ~: on the wall, while other programs ran")
     return OK
 
 
@@ -156,6 +161,8 @@ def results(options: argparse.Namespace) -> int:
 def tune(options: argparse.Namespace) -> int:
     """Searches for good settings."""
     from mbrl_course.experiments import tuning
+    from mbrl_course.experiments.files import command_line
+    from mbrl_course.experiments.shipping import seed_text
 
     def search() -> Any:
         return tuning.tune(
@@ -168,16 +175,18 @@ def tune(options: argparse.Namespace) -> int:
             options.out,
             fresh=options.fresh,
             jobs=options.jobs,
+            threads=options.threads,
         )
 
     trials = _explained(options.name, search)
     if trials.empty:
-        print("no trial was finished: these values can't be taken together")
+        print("no trial has a score: each diverged, or its values can't be taken together")
         return PROBLEM
     print(trials.head(10).to_string(index=False))
-    best = {**dict(options.settings), **trials.iloc[0].drop(["trial", "score"])}
-    sets = "".join(f" --set {shlex.quote(f'{field}={value}')}" for field, value in best.items())
-    print(f"{len(trials)} trials; the best: mbrl-course run {options.name} --scale {options.scale}{sets}")
+    best: dict[Any, Any] = trials.drop(columns=["trial", "score"]).to_dict("records")[0]  # whole numbers stay
+    settings = {**tuning.tuned_settings(options.name, options.scale, dict(options.settings)), **best}
+    command = command_line(options.name, options.scale, seed_text(options.seeds), settings)
+    print(f"{len(trials)} trials; the best: {command}")
     return OK
 
 
@@ -194,6 +203,7 @@ def _ran(options: argparse.Namespace, function: Callable[..., Any], *what: Any) 
             options.out,
             fresh=options.fresh,
             jobs=options.jobs,
+            threads=options.threads,
             scheduler=options.scheduler,
         ),
     )
@@ -213,6 +223,8 @@ def _explained(name: str, action: Callable[[], Any]) -> Any:
             f"{name!r} needs mbrl_course.{missing}, which this edition leaves to you: write it in "
             "the week's build.ipynb, and run experiments.ipynb beside it"
         ) from error
+    except FloatingPointError as error:
+        raise CommandError(f"{name!r} diverged: {error}") from error
     except (ValueError, JobError, FileNotFoundError) as error:  # an unknown name or field, stale results, ...
         raise CommandError(str(error)) from error
 

@@ -166,8 +166,8 @@ def draw_cartpole(
 ) -> None:
     """Draws a cart at `x` with a pole at `angle` (rad, 0 upright) on a track of ±`track`; lengths in m.
 
-    The view follows a cart that leaves the track. Without one (None) the ground has no end, and the view follows
-    a cart that leaves its middle.
+    The view follows a cart that leaves the track. Without one (None) the ground has no end, and the view
+    follows a cart that leaves its middle.
     """
     half_view = (track or POSITION_LIMIT) + 0.4 * length
     if track is None:

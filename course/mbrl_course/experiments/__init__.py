@@ -13,10 +13,12 @@ import importlib
 import itertools
 import pkgutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from mbrl_course.experiments.config import ConfigError, with_overrides
 from mbrl_course.experiments.parallel import Job, JobError, run_in_processes, run_job, run_on_cluster
@@ -28,6 +30,7 @@ from mbrl_course.experiments.shipping import (
     load_results,
     ship_results,
 )
+from mbrl_course.experiments.variants import Variants, refuse_without_effect
 
 __all__ = [
     "SCALES",
@@ -84,13 +87,19 @@ def get_config(name: str, scale: str = "laptop", overrides: Mapping[str, Any] | 
         overrides: fields to change, texts or values, such as {"horizon": "15"}.
 
     Raises:
-        ConfigError: no such experiment, scale or field, or a value that does not fit; the message names it
-            and lists what there is.
+        ConfigError: no such experiment, scale or field, a value that does not fit, or a field whose value
+            makes no difference, since all variants set it; the message names it, and says what there is.
     """
-    configs = get_experiment(name).configs
-    if scale not in configs:
-        raise ConfigError(f"scale is {scale!r}, expected one of {', '.join(configs)}")
-    return with_overrides(configs[scale], overrides or {})
+    experiment, overrides = get_experiment(name), overrides or {}
+    if scale not in experiment.configs:
+        raise ConfigError(f"scale is {scale!r}, expected one of {', '.join(experiment.configs)}")
+    config = with_overrides(experiment.configs[scale], overrides)
+    for field in overrides:
+        if field in experiment.varied:
+            raise ConfigError(f"field {field!r} would have no effect, since {name!r} sets it by itself")
+    if isinstance(config, Variants):
+        refuse_without_effect(config, overrides)
+    return config
 
 
 def run(
@@ -103,6 +112,7 @@ def run(
     *,
     fresh: bool = False,
     jobs: int = 1,
+    threads: int = 1,
     scheduler: str | None = None,
 ) -> pd.DataFrame:
     """Runs an experiment, or what is missing of it, and returns its results.
@@ -120,6 +130,8 @@ def run(
         progress: show progress bars.
         fresh: forget earlier results and checkpoints of these seeds.
         jobs: so many seeds at a time, each in a process of its own.
+        threads: of PyTorch, for each seed. All results that ship were made with one; the last digits of a
+            sum, and with them a whole run, can depend on it.
         scheduler: address of a Dask cluster that runs the seeds instead.
 
     Returns:
@@ -128,17 +140,33 @@ def run(
     Raises:
         ConfigError: see `get_config`.
         StaleResultsError: the folder holds results that another configuration gave.
+        FloatingPointError: a network diverged.
         JobError: a seed failed in its process, or the cluster can't be used.
     """
     experiment, config = get_experiment(name), get_config(name, scale, overrides)
     if jobs > 1 or scheduler is not None:
         if out is None:
             raise ConfigError("out is None, expected a folder where processes can leave their results")
-        _run_jobs(_jobs(name, seeds, scale, overrides or {}, out, fresh), jobs, scheduler, progress)
+        todo = _jobs(name, seeds, scale, overrides or {}, out, fresh, threads)
+        _run_jobs(todo, jobs, scheduler, progress)
         fresh = progress = False  # what is left to do is to read the results
-    return run_experiment(
-        experiment, config, seeds, scale, overrides=overrides, out=out, fresh=fresh, progress=progress
-    )
+    with _torch_threads(threads):
+        return run_experiment(
+            experiment, config, seeds, scale, overrides=overrides, out=out, fresh=fresh, progress=progress
+        )
+
+
+@contextmanager
+def _torch_threads(number: int) -> Iterator[None]:
+    """So many threads of PyTorch inside, and afterwards as many as before."""
+    if number < 1:
+        raise ConfigError(f"threads is {number}, expected at least 1")
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def sweep(
@@ -152,6 +180,7 @@ def sweep(
     *,
     fresh: bool = False,
     jobs: int = 1,
+    threads: int = 1,
     scheduler: str | None = None,
 ) -> pd.DataFrame:
     """Runs an experiment with every combination of some fields' values.
@@ -166,6 +195,7 @@ def sweep(
         progress: show progress bars.
         fresh: forget earlier results and checkpoints.
         jobs: so many runs at a time, each in a process of its own.
+        threads: of PyTorch, for each run, see `run`.
         scheduler: address of a Dask cluster that does the runs instead.
 
     Returns:
@@ -179,7 +209,7 @@ def sweep(
     points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     settings = [{**(overrides or {}), **point} for point in points]
     configs = [get_config(name, scale, setting) for setting in settings]
-    todo = [job for setting in settings for job in _jobs(name, seeds, scale, setting, out, fresh)]
+    todo = [job for setting in settings for job in _jobs(name, seeds, scale, setting, out, fresh, threads)]
     _run_jobs(todo, jobs, scheduler, progress)
     tables = []
     for point, setting, config in zip(points, settings, configs, strict=True):
@@ -192,9 +222,18 @@ def sweep(
 
 
 def _jobs(
-    name: str, seeds: Sequence[int], scale: str, overrides: Mapping[str, Any], out: str | Path, fresh: bool
+    name: str,
+    seeds: Sequence[int],
+    scale: str,
+    overrides: Mapping[str, Any],
+    out: str | Path,
+    fresh: bool,
+    threads: int,
 ) -> list[Job]:
-    return [Job(name, seed, scale, dict(overrides), str(Path(out).resolve()), fresh) for seed in seeds]
+    if threads < 1:
+        raise ConfigError(f"threads is {threads}, expected at least 1")
+    folder = str(Path(out).resolve())
+    return [Job(name, seed, scale, dict(overrides), folder, fresh, threads) for seed in seeds]
 
 
 def _run_jobs(todo: Sequence[Job], jobs: int, scheduler: str | None, progress: bool) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from mbrl_course.envs import Task, get_task
 from mbrl_course.evaluation import evaluate_together
+from mbrl_course.experiments.config import need_at_least, need_some
 from mbrl_course.experiments.runner import Run
 from mbrl_course.experiments.variants import CountingModel, ledger, settings_of
 from mbrl_course.experiments.week03 import planner_return
@@ -68,9 +69,13 @@ class ComparisonConfig:
         for name in self.agents:
             if name not in AGENTS:
                 raise ValueError(f"agents holds {name!r}, expected some of {', '.join(AGENTS)}")
-        for name in ("num_trials", "off_policy_steps", "on_policy_steps", "eval_every", "num_eval_episodes"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
+        need_some(self, "agents")
+        need_at_least(self, 1, "num_trials", "off_policy_steps", "on_policy_steps", "eval_every")
+        need_at_least(self, 1, "num_eval_episodes", "ensemble_size", "num_iterations", "horizon")
+        need_at_least(self, 1, "model_epochs")
+        need_at_least(self, 2, "population_size")
+        if not 0 <= self.gamma <= 1:
+            raise ValueError(f"gamma is {self.gamma}, expected in [0, 1]")
 
 
 def run_comparison(config: ComparisonConfig, run: Run) -> None:

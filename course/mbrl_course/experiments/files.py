@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,36 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+
+LABELS = (
+    *("variant", "planner", "search", "plans", "policy", "model", "warm_start"),
+    *("metric", "where", "trained_on", "tested_on"),
+)
+"""Columns that hold names: "1" is one, too."""
+LONGEST = 100
+"""Letters that a folder's name spends on settings; file systems allow 255 for all of it."""
+
+
+def run_folder(name: str, scale: str, overrides: Mapping[str, Any], out: str | Path) -> Path:
+    """Where the files lie: OUT/NAME/SCALE, with the overrides, if any, behind the scale.
+
+    Long overrides are cut off, and told apart by eight digits of their SHA-256.
+    """
+    changes = "".join(f",{field}={value}" for field, value in sorted(overrides.items()))
+    safe = "".join(letter if letter.isalnum() or letter in ",=.-_" else "_" for letter in changes)
+    if len(safe.encode()) > LONGEST:
+        digits = hashlib.sha256(changes.encode()).hexdigest()[:8]
+        safe = safe.encode()[: LONGEST - 9].decode(errors="ignore") + "-" + digits
+    return Path(out) / name / (scale + safe)
+
+
+def command_line(name: str, scale: str, seeds: str, overrides: Mapping[str, Any] | None = None) -> str:
+    """The command that makes these results, as a shell takes it."""
+    command = ["mbrl-course", "run", name, "--scale", scale, "--seeds", seeds]
+    for field, value in sorted((overrides or {}).items()):
+        text = ",".join(map(str, value)) if isinstance(value, list | tuple) else value
+        command += ["--set", f"{field}={text}"]
+    return shlex.join(command)
 
 
 def machine() -> dict[str, str]:
@@ -41,7 +73,7 @@ def write_csv(path: Path, frame: pd.DataFrame, header: Mapping[str, str]) -> Non
 
 def read_csv(path: Path) -> pd.DataFrame:
     """The table of a file that `write_csv` wrote."""
-    return pd.read_csv(path, comment="#")
+    return pd.read_csv(path, comment="#", converters=dict.fromkeys(LABELS, str))
 
 
 def read_header(path: Path) -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from mbrl_course.experiments.config import need_at_least
 from mbrl_course.experiments.runner import Run
 from mbrl_course.experiments.uncertainty import EnsembleFitConfig, doubt
 
@@ -75,6 +76,16 @@ class GapConfig(EnsembleFitConfig):
     points_per_stage: int = 10
     steps_per_stage: int = 200
 
+    def __post_init__(self) -> None:
+        """Refuses numbers that make no sense, with the field's name."""
+        super().__post_init__()
+        need_at_least(self, 0, "num_outside", "num_inside")
+        need_at_least(self, 1, "points_per_stage", "steps_per_stage")
+        points = self.num_outside + self.num_inside
+        if self.points_per_stage > points:
+            expected = f"at most num_outside + num_inside = {points}"
+            raise ValueError(f"points_per_stage is {self.points_per_stage}, expected {expected}")
+
 
 class GapStage(NamedTuple):
     """The one-dimensional world after some data have arrived."""
@@ -85,22 +96,35 @@ class GapStage(NamedTuple):
     num_updates: int  # gradient steps so far
 
 
-def gap_stages(config: GapConfig, generator: torch.Generator, seed: int = 0) -> Iterator[GapStage]:
+def gap_stages(
+    config: GapConfig, generator: torch.Generator, seed: int = 0, run: Run | None = None
+) -> Iterator[GapStage]:
     """Lets points arrive, and an ensemble learn on after each arrival.
 
     Args:
         config: data and ensemble.
         generator: source of the points, of bootstraps and mini-batches.
         seed: of the initial weights.
+        run: where checkpoints go, after each stage, when whoever uses it has logged its rows; the stages go
+            on after the last one.
     """
-    ensemble, updates = config.ensemble(1, 1, seed), 0
-    x, y = arriving_points(config.num_outside, config.num_inside, generator)
-    for count in range(config.points_per_stage, len(x) + 1, config.points_per_stage):
+    ensemble, updates, done = config.ensemble(1, 1, seed), 0, 0
+    state = None if run is None else run.restore()
+    if state is None:
+        x, y = arriving_points(config.num_outside, config.num_inside, generator)
+    else:
+        x, y, updates, done = (state[name] for name in ("x", "y", "updates", "done"))
+        ensemble.load_state_dict(state["ensemble"])
+        ensemble.optimizer.load_state_dict(state["optimizer"])
+    for count in range(done + config.points_per_stage, len(x) + 1, config.points_per_stage):
         batches = -(-count // config.batch_size)
         epochs = max(1, round(config.steps_per_stage / batches))
         points = as_transitions(x[:count], y[:count])
         updates += ensemble.fit(points, max_epochs=epochs, generator=generator).num_updates
         yield GapStage(x[:count], y[:count], ensemble, updates)
+        if run is not None:
+            parts = {"ensemble": ensemble.state_dict(), "optimizer": ensemble.optimizer.state_dict()}
+            run.checkpoint({"x": x, "y": y, "updates": updates, "done": count, **parts})
 
 
 REGIONS = {"quiet half": (-3.0, -1.0), "gap": (-1.0, 1.0), "noisy half": (1.0, 3.0)}
@@ -114,7 +138,7 @@ def run_gap(config: GapConfig, run: Run) -> None:
     squares over the region: "epistemic" and "aleatoric" (standard deviations), "error" (of the mean) and
     "noise" (the world's, which nobody is told).
     """
-    for stage in gap_stages(config, run.generator, run.seed):
+    for stage in gap_stages(config, run.generator, run.seed, run):
         for where, (low, high) in REGIONS.items():
             x = torch.linspace(low, high, 101)
             grid = as_transitions(x, true_mean(x))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,6 +36,7 @@ class Job:
     overrides: Mapping[str, Any] = field(default_factory=dict)
     out: str = "runs"
     fresh: bool = False
+    threads: int = 1
 
     def __str__(self) -> str:
         """Such as "q2 horizon=5, seed 3"."""
@@ -43,11 +47,58 @@ class Job:
 def run_job(job: Job) -> tuple[str, str]:
     """Runs a job, or what is missing of it; the path of its CSV file, and what is in it."""
     from mbrl_course import experiments
-    from mbrl_course.experiments.runner import run_folder
+    from mbrl_course.experiments.files import run_folder
 
-    experiments.run(job.name, [job.seed], job.scale, job.overrides, job.out, progress=False, fresh=job.fresh)
+    how: dict[str, Any] = {"progress": False, "fresh": job.fresh, "threads": job.threads}
+    experiments.run(job.name, [job.seed], job.scale, job.overrides, job.out, **how)
     path = run_folder(job.name, job.scale, job.overrides, job.out) / f"seed_{job.seed}.csv"
     return str(path), path.read_text(encoding="utf-8")
+
+
+def run_job_apart(job: Job) -> tuple[str, str]:
+    """`run_job` in a process of its own, for whoever runs several at a time in threads.
+
+    All threads of a process share the clock of the processor, and PyTorch's number of threads. The process
+    also ends when this one is killed. (A cluster's worker may not use `multiprocessing` for it.)
+
+    Raises:
+        JobError: the job failed, or its process did.
+    """
+    code = f"from {__name__} import answer; answer()"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        question = pickle.dumps(job)
+        process.stdin.write(b"%d\n" % len(question) + question)
+        process.stdin.flush()  # and stays open as long as this process lives
+        content = process.stdout.read()
+    found, failure = pickle.loads(content) if content else (None, f"exit code {process.returncode}")
+    if found is None:
+        raise JobError(failure)
+    path, text = found
+    return path, text
+
+
+def answer() -> None:
+    """What runs in the process of `run_job_apart`: a job from its input, its result as its output."""
+    output = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what is printed must not get into the answer
+    job = pickle.loads(sys.stdin.buffer.read(int(sys.stdin.buffer.readline())))
+    threading.Thread(target=_end_with_input, daemon=True).start()
+    found = failure = None
+    try:
+        found = run_job(job)
+    except Exception as error:
+        failure = f"{type(error).__name__}: {error}"
+    with output:
+        output.write(pickle.dumps((found, failure)))
+
+
+def _end_with_input() -> None:
+    os.read(0, 1)  # there is nothing more to come: this waits for its end
+    os._exit(1)
 
 
 def run_in_processes(
@@ -64,7 +115,7 @@ def run_in_processes(
     Args:
         function: of a module, since a fresh process has to import it.
         items: what it is called with, anything that can be pickled.
-        num_processes: at the same time; they share the processor's cores evenly.
+        num_processes: at the same time.
         title: of the progress bar.
         progress: whether there is one.
 
@@ -72,7 +123,6 @@ def run_in_processes(
         JobError: some calls failed; the others were carried out.
     """
     context = multiprocessing.get_context("spawn")  # a fork of a process with threads can hang
-    threads = max(1, (os.cpu_count() or 1) // num_processes)
     waiting, failed = list(items), list[str]()
     running: dict[Any, tuple[SpawnProcess, Connection, Any]] = {}  # by the process's sentinel
     bar = tqdm(total=len(items), desc=title, disable=not progress)
@@ -81,7 +131,7 @@ def run_in_processes(
             while waiting and len(running) < num_processes:
                 item = waiting.pop(0)
                 ours, theirs = context.Pipe(duplex=False)
-                process = context.Process(target=_call, args=(function, item, theirs, threads))
+                process = context.Process(target=_call, args=(function, item, theirs))
                 process.start()
                 theirs.close()
                 running[process.sentinel] = (process, ours, item)
@@ -103,12 +153,9 @@ def run_in_processes(
     _raise_failed(failed, len(items))
 
 
-def _call(function: Callable[[Any], object], item: Any, connection: Connection, threads: int) -> None:
+def _call(function: Callable[[Any], object], item: Any, connection: Connection) -> None:
     """What runs in a fresh process."""
-    import torch
-
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    torch.set_num_threads(min(threads, torch.get_num_threads()))
     try:
         function(item)
     except KeyboardInterrupt:  # the parent has it too, and speaks of it
@@ -129,7 +176,8 @@ def run_on_cluster(jobs: Sequence[Job], address: str, title: str = "", progress:
     """Runs the jobs on an existing Dask cluster, and writes each result here as soon as it is there.
 
     A worker keeps its checkpoints in the job's folder `out`, made absolute: where the workers share this
-    machine's disk, interrupted runs go on; where they don't, a finished run still arrives here.
+    machine's disk, interrupted runs go on; where they don't, a finished run still arrives here. A worker with
+    several threads runs as many jobs at a time, each in a process of its own.
 
     Args:
         jobs: what to run.
@@ -152,11 +200,12 @@ def run_on_cluster(jobs: Sequence[Job], address: str, title: str = "", progress:
         raise JobError(f"no Dask scheduler answers at {address!r}: {error}") from error
     failed = []
     with client:
-        futures = {client.submit(run_job, job, pure=False): job for job in jobs}
+        futures = {client.submit(run_job_apart, job, pure=False): job for job in jobs}
         bar = tqdm(as_completed(futures, loop=client.loop), title, total=len(futures), disable=not progress)
         for future in bar:
             if (reason := future.exception()) is not None:
-                failed.append(f"{futures[future]}: {type(reason).__name__}: {reason}")
+                kind = "" if isinstance(reason, JobError) else f"{type(reason).__name__}: "
+                failed.append(f"{futures[future]}: {kind}{reason}")
                 continue
             path, content = future.result()
             _write_if_missing(Path(path), content)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mbrl_course.envs import Task, get_task
 from mbrl_course.evaluation import collect, collect_random
+from mbrl_course.experiments.config import need_at_least, need_positive
 from mbrl_course.experiments.runner import Run
 from mbrl_course.experiments.uncertainty import doubt, step_scale, with_sensor_noise
 from mbrl_course.experiments.variants import Variants, each_variant, ledger, settings_of
@@ -61,7 +62,14 @@ class ReplayConfig(Variants):
     batch_size: int = 128
 
     def __post_init__(self) -> None:
-        """Refuses noise where there is no such sensor, and variants that can't be read."""
+        """Refuses numbers that make no sense, noise without a sensor, and variants that can't be read."""
+        need_at_least(self, 1, "num_common", "num_rare", "hold", "num_test_steps", "gradient_steps")
+        need_at_least(self, 1, "num_points", "ensemble_size", "batch_size")
+        need_at_least(self, 0, "noise", "alpha", "beta")
+        need_positive(self, "learning_rate")
+        if self.num_points > self.gradient_steps:
+            expected = f"at most gradient_steps = {self.gradient_steps}"
+            raise ValueError(f"num_points is {self.num_points}, expected {expected}")
         if self.noise and self.task != "pendulum":
             raise ValueError(f"noise is {self.noise} for task {self.task!r}, expected 0: not the pendulum")
         super().__post_init__()

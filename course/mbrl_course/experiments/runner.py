@@ -26,7 +26,15 @@ import torch
 from tqdm.auto import tqdm
 
 from mbrl_course.experiments.config import ConfigError, differences, to_plain
-from mbrl_course.experiments.files import append_csv, machine, read_csv, read_header, write_csv
+from mbrl_course.experiments.files import (
+    append_csv,
+    command_line,
+    machine,
+    read_csv,
+    read_header,
+    run_folder,
+    write_csv,
+)
 
 SCALES = ("smoke", "laptop", "full")
 """A few seconds, a few minutes, and the published setting."""
@@ -37,6 +45,21 @@ T = TypeVar("T")
 
 class StaleResultsError(ValueError):
     """The folder holds results of the same name that were made with another configuration."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a search for good settings (see `tuning`) makes better.
+
+    Attributes:
+        column: of the rows.
+        lower: whether less of it is better.
+        where: counts only the rows of which this is true (see `pandas.DataFrame.query`); all by default.
+    """
+
+    column: str = "eval_return"
+    lower: bool = False
+    where: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,6 +79,8 @@ class Experiment(Generic[C]):
         preset: the variant to start with, of cheap and dear ones: then the figure shows what each of them
             earns for its computing, see `pareto`.
         verdicts: makes a further table of the rows, where the experiment puts claims to the test.
+        objective: what `tuning` makes better; None where there is no such thing.
+        varied: fields that the function sets by itself, so that nobody else can.
     """
 
     name: str
@@ -68,6 +93,8 @@ class Experiment(Generic[C]):
     baseline: str = ""
     preset: str = ""
     verdicts: Callable[[pd.DataFrame], pd.DataFrame] | None = None
+    objective: Objective | None = Objective()
+    varied: tuple[str, ...] = ()
 
 
 class Run:
@@ -299,7 +326,9 @@ def _run_seed(
     except BaseException as error:
         run._close()
         if isinstance(error, KeyboardInterrupt):
-            tqdm.write(f"Interrupted. Seed {seed} goes on from its last checkpoint when you run this again.")
+            goes_on = run._file("checkpoint").is_file()
+            then = "goes on from its last checkpoint" if goes_on else "starts over"
+            tqdm.write(f"Interrupted. Seed {seed} {then} when you run this again.")
         raise
     header = {
         "experiment": experiment.name,
@@ -307,25 +336,13 @@ def _run_seed(
         "seed": str(seed),
         "command": command_line(experiment.name, scale, str(seed), overrides),
         "minutes": f"{run.seconds / 60:.2f}",
+        "cpu_minutes": f"{run._clock[1] / 60:.2f}",
         **machine(),
         "config": json.dumps(plain),
     }
     run._finish(header)
     notes.unlink()
     return read_csv(path)
-
-
-def run_folder(name: str, scale: str, overrides: Mapping[str, Any], out: str | Path) -> Path:
-    """Where the files lie: OUT/NAME/SCALE, with the overrides, if any, behind the scale."""
-    changes = "".join(f",{field}={value}" for field, value in sorted(overrides.items()))
-    safe = "".join(letter if letter.isalnum() or letter in ",=.-_" else "_" for letter in changes)
-    return Path(out) / name / (scale + safe)
-
-
-def command_line(name: str, scale: str, seeds: str, overrides: Mapping[str, Any] | None = None) -> str:
-    """The command that makes these results."""
-    sets = "".join(f" --set {field}={value}" for field, value in sorted((overrides or {}).items()))
-    return f"mbrl-course run {name} --scale {scale} --seeds {seeds}{sets}"
 
 
 def _refuse_stale(path: Path, old: Mapping[str, Any], config: Any) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,13 @@ import numpy as np
 import pandas as pd
 
 from mbrl_course.experiments.config import differences
-from mbrl_course.experiments.files import read_csv, read_header, write_csv
-from mbrl_course.experiments.runner import SCALES, StaleResultsError, command_line, run_folder
+from mbrl_course.experiments.files import command_line, read_csv, read_header, run_folder, write_csv
+from mbrl_course.experiments.runner import SCALES, StaleResultsError
 
 RESULTS = resources.files("mbrl_course") / "results"
 """The folder of the shipped tables, NAME-SCALE.csv."""
+MINUTES = {"minutes": "minutes on the wall", "cpu_minutes": "minutes of the processor"}
+"""What runs note in their headers of the time that they took, evaluation included."""
 
 
 def ship_results(
@@ -35,8 +38,8 @@ def ship_results(
             raise StaleResultsError(f"{path} was made with another configuration ({changes})")
     target = (results or Path(str(RESULTS))) / f"{name}-{scale}.csv"
     tables = [read_csv(path) for path in paths]
-    minutes = [float(header["minutes"]) for header in headers]
-    in_all = sum(minutes)
+    spent = {key: [float(header.get(key, "nan")) for header in headers] for key in MINUTES}
+    in_all = {key: sum(minutes) for key, minutes in spent.items()}
     numbers = {int(header["seed"]) for header in headers}
     if extend and target.is_file():
         header, earlier = read_header(target), read_csv(target)
@@ -47,10 +50,11 @@ def ship_results(
         numbers |= {*kept}
         tables.append(others)
         headers.append(header)
-        # of the earlier seeds only the sum and the median are known
-        total, median = (float(text) for text in re.findall(r"[\d.]+", header["minutes"]))
-        in_all += total * len(kept) / earlier["seed"].nunique()
-        minutes += [median] * len(kept)
+        for key in MINUTES if kept else ():  # of earlier seeds only sum and median are known, if anything
+            numbers_of = re.findall(r"[\d.]+", header.get(key, "")) or ["nan", "nan"]
+            total, median = map(float, numbers_of)
+            in_all[key] += total * len(kept) / earlier["seed"].nunique()
+            spent[key] += [median] * len(kept)
     table = pd.concat(tables).sort_values("seed", kind="stable")
     seeds = seed_text(sorted(numbers))
     meta = {
@@ -58,7 +62,11 @@ def ship_results(
         "scale": scale,
         "seeds": seeds,
         "command": command_line(name, scale, seeds),
-        "minutes": f"{in_all:.1f} in all, {np.median(minutes):.2f} for a seed (median)",
+        **{
+            key: f"{in_all[key]:.1f} in all, {np.median(minutes):.2f} for a seed (median)"
+            for key, minutes in spent.items()
+            if not math.isnan(in_all[key])  # older runs did not note the processor's
+        },
         "machine": " | ".join(dict.fromkeys(header["machine"] for header in headers)),
         "threads": " | ".join(dict.fromkeys(header["threads"] for header in headers)),
         "versions": " | ".join(dict.fromkeys(header["versions"] for header in headers)),
@@ -72,6 +80,12 @@ def load_results(name: str, scale: str) -> pd.DataFrame | None:
     """The shipped results of an experiment at a scale, one row per seed and point; None where none ship."""
     path = Path(str(RESULTS)) / f"{name}-{scale}.csv"
     return read_csv(path) if path.is_file() else None
+
+
+def minutes_text(header: Mapping[str, str]) -> str:
+    """How long results took, of the processor where that is known: "minutes of the processor: 9.5 in all"."""
+    key = "cpu_minutes" if "cpu_minutes" in header else "minutes"
+    return f"{MINUTES[key]}: {header[key]}"
 
 
 def load_header(name: str, scale: str) -> dict[str, str] | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -27,6 +27,7 @@ from mbrl_course.experiments import (
     load_results,
 )
 from mbrl_course.experiments.files import read_csv
+from mbrl_course.experiments.shipping import minutes_text
 
 AXES = ("trial", "env_steps", "budget", "step", "iteration")
 SCORES = ("eval_return", "return", "value")
@@ -112,14 +113,25 @@ def first_reached(group: pd.DataFrame, y: str, threshold: float) -> pd.DataFrame
     return group[group[y] >= threshold].groupby("seed").head(1)
 
 
-def thresholds_of(name: str, logs: pd.DataFrame) -> list[float]:
-    """The returns that count: 80 % of what the baseline earns in the end, and what solves the task."""
+def thresholds_of(name: str, logs: pd.DataFrame) -> dict[str, float]:
+    """The returns that count: 80 % of what the baseline earns in the end, and what solves the task.
+
+    Args:
+        name: of the experiment.
+        logs: its rows, with the same settings all of them.
+
+    Returns:
+        The returns by what they are, such as "80 % of PPO".
+    """
     experiment, layout = get_experiment(name), layout_of(logs)
-    thresholds = [] if experiment.solved_at is None else [experiment.solved_at]
-    baseline = labelled_groups(logs, layout.by).get(experiment.baseline) if experiment.baseline else None
+    by = [column for column in layout.by if column != SETTINGS]
+    baseline = labelled_groups(logs, by).get(experiment.baseline) if experiment.baseline else None
+    thresholds = {}
     if baseline is not None:
         final = iqm(final_rows(baseline, layout.x)[layout.y])
-        thresholds.insert(0, final - 0.2 * abs(final))
+        thresholds[f"80 % of {experiment.baseline}"] = final - 0.2 * abs(final)
+    if experiment.solved_at is not None:
+        thresholds["solved"] = experiment.solved_at
     return thresholds
 
 
@@ -133,25 +145,34 @@ def final_table(name: str, logs: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row per group: its name, seeds, iqm, low and high at the end of the curves, the costs there
         (medians over seeds) and, for each of `thresholds_of`, how many seeds reached it, and the median of
-        the steps and seconds that they took; infinite where half of them did not.
+        the steps and seconds that they took; infinite where half of them did not. A threshold is called by
+        its number; where there are several settings, each has its own 80 %, called "80 % of PPO", say.
     """
-    layout = layout_of(logs)
-    thresholds = thresholds_of(name, logs)
-    rows = []
+    parts = [logs] if SETTINGS not in logs else [part for _, part in logs.groupby(SETTINGS, sort=False)]
+    table = pd.DataFrame([row for part in parts for row in _final_lines(name, part, len(parts) > 1)])
+    return table.round({column: 3 for column in ("iqm", "low", "high")})
+
+
+def _final_lines(name: str, logs: pd.DataFrame, several: bool) -> list[dict[str, Any]]:
+    """The rows of `final_table` for the rows of one setting; `several`: there are others."""
+    layout, rows = layout_of(logs), []
+    thresholds = {
+        what if several and what != "solved" else f"{value:.0f}": value
+        for what, value in thresholds_of(name, logs).items()
+    }
     for label, group in labelled_groups(logs, layout.by).items():
         final = final_rows(group, layout.x)
         point, low, high = iqm_interval(final[layout.y], num_resamples=RESAMPLES)
         row = {"what": label, "seeds": len(final), "iqm": point, "low": low, "high": high}
         row |= {cost: final[cost].median() for cost in COSTS if cost in final.columns}
-        for threshold in thresholds:
+        for what, threshold in thresholds.items():
             first, seeds = first_reached(group, layout.y, threshold), group["seed"].nunique()
-            row[f"reached {threshold:.0f}"] = len(first)
+            row[f"reached {what}"] = len(first)
             for cost in [name for name in ("env_steps", "seconds", "cpu_seconds") if name in group]:
                 taken = [*first[cost], *[np.inf] * (seeds - len(first))]
-                row[f"{cost} to {threshold:.0f}"] = float(np.median(taken))
+                row[f"{cost} to {what}"] = float(np.median(taken))
         rows.append(row)
-    table = pd.DataFrame(rows)
-    return table.round({column: 3 for column in ("iqm", "low", "high")})
+    return rows
 
 
 def tables_text(name: str, logs: pd.DataFrame) -> str:
@@ -185,7 +206,7 @@ def save_figure(name: str, logs: pd.DataFrame, path: str | Path) -> Path:
 
         axes = plot_pareto(logs, experiment.solved_at, preset=experiment.preset)
     else:
-        axes = _plot_panels(logs)
+        axes = _plot_panels(logs, experiment.baseline)
     figure = axes[0].figure
     figure.suptitle(experiment.title, x=0.01, ha="left", fontweight="bold", fontsize=11)
     target = Path(path)
@@ -195,7 +216,7 @@ def save_figure(name: str, logs: pd.DataFrame, path: str | Path) -> Path:
     return target
 
 
-def _plot_panels(logs: pd.DataFrame) -> NDArray[np.object_]:
+def _plot_panels(logs: pd.DataFrame, baseline: str = "") -> NDArray[np.object_]:
     """The learning curves, or where there are none the scores, in a panel for each metric."""
     from mbrl_course.plotting import new_axes, plot_learning_curves, plot_scores
 
@@ -210,26 +231,39 @@ def _plot_panels(logs: pd.DataFrame) -> NDArray[np.object_]:
         ylabel = panel or layout.y.replace("_", " ")
         if layout.x is not None and rows[layout.x].nunique() > 1:
             xlabel = {"env_steps": "environment steps"}.get(layout.x, layout.x)
-            plot_learning_curves(groups, x=layout.x, y=layout.y, xlabel=xlabel, ylabel=ylabel, ax=ax)
+            plot_learning_curves(
+                groups, x=layout.x, y=layout.y, baseline=baseline, xlabel=xlabel, ylabel=ylabel, ax=ax
+            )
         else:
             named = pd.concat([group.assign(what=label) for label, group in groups.items()])
             plot_scores(named, "what", layout.y, ylabel=ylabel, ax=ax)
     return axes
 
 
-def minutes_per_seed(name: str, scale: str = "laptop") -> float | None:
-    """What one seed of an experiment takes with all its variants, in minutes of one core, by what ships.
+class SeedMinutes(NamedTuple):
+    """What a seed takes, and how that was measured."""
 
-    The median over seeds of the processor's time, which other programs hardly change; of the time on the wall
-    where no other was noted; None where nothing ships.
+    minutes: float
+    clock: Literal["processor", "processor, without evaluation", "wall"]
+
+
+def minutes_per_seed(name: str, scale: str = "laptop") -> SeedMinutes | None:
+    """What one seed of an experiment takes with all its variants, by what ships; None where nothing does.
+
+    The median over seeds of the processor's time, which other programs hardly change. Of older results the
+    evaluation's is not known, and of some only the time on the wall.
     """
     logs, header = load_results(name, scale), load_header(name, scale)
     if logs is None or header is None:
         return None
-    if "cpu_seconds" not in logs:
-        return float(header["minutes"].split(", ")[-1].split()[0])  # such as "8.3 in all, 2.11 for a seed"
-    clocks = logs.groupby(["seed", *layout_of(logs).by[:1]], sort=False)["cpu_seconds"].max()  # by variant
-    return float(clocks.groupby("seed").sum().median() / 60)
+    if "cpu_seconds" in logs and "cpu_minutes" not in header:
+        clocks = logs.groupby(["seed", *layout_of(logs).by[:1]], sort=False)[
+            "cpu_seconds"
+        ].max()  # by variant
+        return SeedMinutes(clocks.groupby("seed").sum().median() / 60, "processor, without evaluation")
+    key = "cpu_minutes" if "cpu_minutes" in header else "minutes"
+    median = float(header[key].split(", ")[-1].split()[0])  # such as "8.3 in all, 2.11 for a seed"
+    return SeedMinutes(median, "processor" if key == "cpu_minutes" else "wall")
 
 
 def chosen_results(names: Sequence[str] = ()) -> list[tuple[str, str]]:
@@ -268,7 +302,7 @@ def _one_result(name: str, scale: str) -> str:
     lines = [
         f"{name}, {scale}: {experiment.title}",
         f"  published  {experiment.published or 'nothing that we know of'}",
-        f"  measured   seeds {header['seeds']}; minutes: {header['minutes']}; {header['machine']}",
+        f"  measured   seeds {header['seeds']}; {minutes_text(header)}; {header['machine']}",
     ]
     return "\n".join([*lines, *(f"    {line}" for line in tables_text(name, logs).splitlines())])
 

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import numpy as np
 import pandas as pd
+from tqdm.auto import tqdm
 
 from mbrl_course import experiments
 from mbrl_course.experiments.config import ConfigError
 from mbrl_course.experiments.parallel import run_in_processes
+from mbrl_course.experiments.runner import Objective
 from mbrl_course.experiments.tables import labelled_groups, layout_of
 from mbrl_course.experiments.variants import Variants
+from mbrl_course.seeding import independent_seeds
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,13 @@ class Range:
     high: float = 0.0
     whole: bool = False
     log: bool = False
+
+    def __str__(self) -> str:
+        """As `parse_range` takes it."""
+        if self.choices:
+            return ",".join(choice.replace(",", "/") for choice in self.choices)
+        low, high = self.ends()
+        return f"{'log:' * self.log}{low}..{high}"
 
     def ends(self) -> Sequence[Any]:
         """Values that have to be possible."""
@@ -63,11 +75,12 @@ class Search:
     settings: Mapping[str, Any]
     storage: str
     study: str
-    process: int = 0
+    threads: int = 1
+    started: datetime = dataclasses.field(default_factory=datetime.now)
 
     def __str__(self) -> str:
         """What a failed process is called."""
-        return f"tuning {self.name}, process {self.process}"
+        return f"tuning {self.name}"
 
 
 def parse_range(text: str, kind: Any) -> tuple[str, Range]:
@@ -107,16 +120,21 @@ def tune(
     *,
     fresh: bool = False,
     jobs: int = 1,
+    threads: int = 1,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Tries settings of an experiment; each trial teaches Optuna (its TPE sampler) where to look next.
 
-    A trial's score is the return over the last quarter of its learning curve, averaged over seeds. An
-    experiment that compares variants is tuned without them, unless `settings` names some.
+    A trial's score is the experiment's objective, mostly the return, over the last quarter of its learning
+    curve, averaged over seeds. An experiment that compares variants is tuned without them, unless `settings`
+    names some, see `tuned_settings`. A trial that diverges has no score, nor has one whose values can be
+    taken alone, but not together.
+
+    What a trial tries depends on its number and on what was learned before it, not on how many calls it took.
 
     Args:
         name: of the experiment.
-        space: of each field what to try, see `parse_range`.
+        space: of each field what to try, see `parse_range`. Another space is another search.
         num_trials: in all, those of earlier calls included.
         seeds: each trial runs all of them.
         scale: "smoke", "laptop" or "full".
@@ -125,76 +143,126 @@ def tune(
             processes, those of other calls too, can work on them at once.
         fresh: forget earlier trials.
         jobs: processes at the same time.
+        threads: of PyTorch, for each process, see `experiments.run`.
         progress: show progress bars.
 
     Returns:
-        The finished trials, the best first: trial, score, and the fields' values.
+        The finished trials that have a score, the best first: trial, score, and the fields' values.
 
     Raises:
-        ConfigError: Optuna is not installed, a range can't be read, or the experiment refuses a value.
+        ConfigError: Optuna is not installed, a range can't be read, the experiment refuses a value, or has
+            nothing that could be made better.
         JobError: a process failed.
     """
-    settings = dict(settings or {})
-    config = experiments.get_config(name, scale, settings)
-    if isinstance(config, Variants):
-        settings.setdefault("variants", "")
+    settings = tuned_settings(name, scale, settings or {})
+    config, objective = experiments.get_config(name, scale, settings), objective_of(name)
     ranges = dict(parse_range(text, get_type_hints(type(config))) for text in space)
     for field, tried in ranges.items():
         for value in tried.ends():
             experiments.get_config(name, scale, {**settings, field: value})
     changes = "".join(f",{field}={value}" for field, value in sorted(settings.items()))
-    study = f"{scale}{changes},seeds={','.join(map(str, seeds))}"
+    tried_texts = ",".join(f"{field}={tried}" for field, tried in sorted(ranges.items()))
+    study = f"{scale}{changes},seeds={','.join(map(str, seeds))},{tried_texts}"
     storage = Path(out).resolve() / name / "tune.journal"
-    search = Search(name, ranges, num_trials, tuple(seeds), scale, settings, str(storage), study)
+    search = Search(name, ranges, num_trials, tuple(seeds), scale, settings, str(storage), study, threads)
     storage.parent.mkdir(parents=True, exist_ok=True)
     if fresh:
         _forget(search)
-    missing = num_trials - len(_finished(_open_study(search)))
-    shares = [len(range(process, missing, jobs)) for process in range(jobs)]
-    parts = [
-        dataclasses.replace(search, num_trials=share, process=process)
-        for process, share in enumerate(shares)
-        if share > 0
-    ]
-    if len(parts) == 1:
-        run_trials(parts[0], progress)
-    elif parts:
-        run_in_processes(run_trials, parts, len(parts), f"tune {name}", progress)
-    return _table(_finished(_open_study(search)), list(ranges))
+    processes = min(jobs, num_trials - len(_finished(_open_study(search))))
+    if processes == 1:
+        run_trials(search, progress)
+    elif processes > 1:
+        run_in_processes(run_trials, [search] * processes, processes, f"tune {name}", progress)
+    return _table(_finished(_open_study(search)), list(ranges), objective)
+
+
+def tuned_settings(name: str, scale: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that all trials of an experiment share: those asked for, and no variants but those.
+
+    Raises:
+        ConfigError: see `experiments.get_config`.
+    """
+    has_variants = isinstance(experiments.get_config(name, scale), Variants)
+    shared = {"variants": "", **settings} if has_variants else dict(settings)
+    experiments.get_config(name, scale, shared)
+    return shared
 
 
 def run_trials(search: Search, progress: bool = False) -> None:
-    """Adds `num_trials` trials to the study on disk."""
+    """Adds trials to the study on disk until it has `num_trials`, those of other processes included."""
     optuna = _optuna()
     study = _open_study(search)
+    done = optuna.trial.TrialState
+    with tqdm(total=search.num_trials, desc=f"tune {search.name}", disable=not progress) as bar:
+        while (count := _claimed(study, search)) < search.num_trials:
+            bar.update(count - bar.n)
+            trial = study.ask()
+            state, score = done.FAIL, None
+            try:
+                if (
+                    _claimed(study, search, before=trial.number) < search.num_trials
+                ):  # else another was faster
+                    score = _score(study, trial, search)
+                    state = done.COMPLETE if score is not None else done.PRUNED
+            finally:
+                study.tell(trial, score, state)
+        bar.update(search.num_trials - bar.n)
 
-    def score(trial: Any) -> float:
-        values = {field: tried.suggest(trial, field) for field, tried in search.space.items()}
-        overrides = {**search.settings, **values}
-        try:
-            logs = experiments.run(
-                search.name, search.seeds, search.scale, overrides, out=None, progress=False
-            )
-        except ValueError as error:  # values that can be taken alone, but not together
-            raise optuna.TrialPruned(str(error)) from error
-        return final_score(search.name, logs)
 
-    study.optimize(score, n_trials=search.num_trials, show_progress_bar=progress)
+def _claimed(study: Any, search: Search, before: float = math.inf) -> int:
+    """How many trials are finished or under way, of those with smaller numbers than `before`.
+
+    One that began before this search was perhaps left by a process that is no more; it does not count.
+    """
+    return sum(
+        trial.number < before
+        and (
+            _is_finished(trial) or (trial.state.name == "RUNNING" and trial.datetime_start >= search.started)
+        )
+        for trial in study.trials
+    )
+
+
+def _score(study: Any, trial: Any, search: Search) -> float | None:
+    """Runs a trial; None where it diverges, or its values do not go together."""
+    (seed,) = independent_seeds([trial.number], 1)  # so no two trials begin with the same draws
+    study.sampler = _optuna().samplers.TPESampler(seed=seed, constant_liar=True)
+    values = {field: tried.suggest(trial, field) for field, tried in search.space.items()}
+    how: dict[str, Any] = {"out": None, "progress": False, "threads": search.threads}
+    try:
+        logs = experiments.run(search.name, search.seeds, search.scale, {**search.settings, **values}, **how)
+    except (ConfigError, FloatingPointError) as error:
+        trial.set_user_attr("error", str(error))
+        return None
+    score = final_score(search.name, logs)
+    return score if math.isfinite(score) else None
+
+
+def objective_of(name: str) -> Objective:
+    """What is made better when an experiment is tuned.
+
+    Raises:
+        ConfigError: there is no such experiment, or it has nothing that could be made better.
+    """
+    objective = experiments.get_experiment(name).objective
+    if objective is None:
+        raise ConfigError(f"{name!r} can't be tuned: it has no number that could be made better")
+    return objective
 
 
 def final_score(name: str, logs: pd.DataFrame) -> float:
-    """The return over the last quarter of every seed's and every group's rows, averaged.
+    """The objective over the last quarter of every seed's and every group's rows, averaged.
 
     Raises:
-        ConfigError: the experiment has no return.
+        ConfigError: the experiment has no objective.
     """
-    layout = layout_of(logs)
-    if not layout.y.endswith("return"):
-        raise ConfigError(f"{name!r} can't be tuned: its rows have no return that could be raised")
+    objective = objective_of(name)
+    if objective.where:
+        logs = logs.query(objective.where, engine="python")
     scores = []
-    for group in labelled_groups(logs, layout.by).values():
+    for group in labelled_groups(logs, layout_of(logs).by).values():
         for _, rows in group.groupby("seed"):
-            scores.append(rows[layout.y].tail(-(-len(rows) // 4)).mean())
+            scores.append(rows[objective.column].tail(-(-len(rows) // 4)).mean())
     return float(np.mean(scores))
 
 
@@ -216,13 +284,10 @@ def _storage(search: Search) -> Any:
 
 
 def _open_study(search: Search) -> Any:
-    optuna = _optuna()
-    sampler = optuna.samplers.TPESampler(seed=search.process)  # processes have to begin in different places
-    return optuna.create_study(
+    return _optuna().create_study(
         storage=_storage(search),
         study_name=search.study,
-        sampler=sampler,
-        direction="maximize",
+        direction="minimize" if objective_of(search.name).lower else "maximize",
         load_if_exists=True,
     )
 
@@ -233,15 +298,19 @@ def _forget(search: Search) -> None:
         optuna.delete_study(study_name=search.study, storage=_storage(search))
 
 
+def _is_finished(trial: Any) -> bool:
+    return trial.state.name in ("COMPLETE", "PRUNED")
+
+
 def _finished(study: Any) -> list[Any]:
-    return [trial for trial in study.trials if trial.state.name in ("COMPLETE", "PRUNED")]
+    return [trial for trial in study.trials if _is_finished(trial)]
 
 
-def _table(trials: Sequence[Any], fields: Sequence[str]) -> pd.DataFrame:
+def _table(trials: Sequence[Any], fields: Sequence[str], objective: Objective) -> pd.DataFrame:
     rows = [
         {"trial": trial.number, "score": trial.value, **{field: trial.params.get(field) for field in fields}}
         for trial in trials
         if trial.state.name == "COMPLETE"
     ]
     table = pd.DataFrame(rows, columns=["trial", "score", *fields])
-    return table.sort_values("score", ascending=False, ignore_index=True)
+    return table.sort_values("score", ascending=objective.lower, ignore_index=True)

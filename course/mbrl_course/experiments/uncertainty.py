@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mbrl_course.envs import Task, get_task
 from mbrl_course.evaluation import collect_random
+from mbrl_course.experiments.config import need_at_least, need_positive
 from mbrl_course.experiments.runner import Run
 from mbrl_course.experiments.variants import Variants, each_variant, ledger, settings_of
 
@@ -71,6 +72,13 @@ class EnsembleFitConfig:
     holdout_fraction: float = 0.1
     patience: int = 10
     max_epochs: int = 100
+
+    def __post_init__(self) -> None:
+        """Refuses numbers that make no sense, with the field's name."""
+        need_at_least(self, 1, "ensemble_size", "batch_size", "patience", "max_epochs")
+        need_positive(self, "learning_rate")
+        if not 0 <= self.holdout_fraction < 1:
+            raise ValueError(f"holdout_fraction is {self.holdout_fraction}, expected in [0, 1)")
 
     def ensemble(
         self, obs_dim: int, action_dim: int, seed: int, task: Task | None = None
@@ -203,6 +211,14 @@ class PhasePlaneConfig(EnsembleFitConfig, Variants):
     noise: float = 0.0
     resolution: int = 41
     near: float = 0.2
+
+    def __post_init__(self) -> None:
+        """Refuses numbers that make no sense, with the field's name, and variants that can't be read."""
+        EnsembleFitConfig.__post_init__(self)
+        need_at_least(self, 2, "num_steps", "resolution")
+        need_at_least(self, 0, "noise")
+        need_positive(self, "near")
+        Variants.__post_init__(self)
 
 
 class PhasePlane(NamedTuple):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from mbrl_course.experiments.config import ConfigError, with_overrides
 from mbrl_course.experiments.runner import Run
@@ -43,17 +44,42 @@ def variant_of(config: V, text: str) -> tuple[str, V]:
     Raises:
         ConfigError: the text can't be read, or its fields and values do not fit.
     """
-    name, colon, rest = text.rpartition(":")
-    changes: dict[str, Any] = {"variants": ()}
-    for part in rest.split():
-        changed, equals, value = part.partition("=")
-        if not equals:
-            raise ConfigError(f"variants holds {text!r}, expected such as 'NAME: FIELD=VALUE FIELD=VALUE'")
-        changes[changed] = value.replace("/", ",")
+    name, changes = _parts_of(text)
     try:
-        return (name if colon else text).strip(), with_overrides(config, changes)
+        return name, with_overrides(config, {"variants": (), **changes})
     except ConfigError as error:
         raise ConfigError(f"variants holds {text!r}: {error}") from None
+
+
+def _parts_of(text: str) -> tuple[str, dict[str, str]]:
+    """A variant's name, and the fields that it changes."""
+    name, colon, rest = text.rpartition(":")
+    changes: dict[str, str] = {}
+    changed = ""
+    for part in rest.split():
+        if "=" in part:
+            changed, _, value = part.partition("=")
+            changes[changed] = value.replace("/", ",")
+        elif changes:  # a value of several words
+            changes[changed] += f" {part}"
+        else:
+            raise ConfigError(f"variants holds {text!r}, expected such as 'NAME: FIELD=VALUE FIELD=VALUE'")
+    return (name if colon else text).strip(), changes
+
+
+def refuse_without_effect(config: Variants, names: Iterable[str]) -> None:
+    """Checks fields that somebody wants to change.
+
+    Raises:
+        ConfigError: every variant has a value of its own for one of them.
+    """
+    changed = [_parts_of(text)[1] for text in config.variants]
+    for name in names:
+        if changed and all(name in changes for changes in changed):
+            raise ConfigError(
+                f"field {name!r} would have no effect, since every variant sets it: "
+                f"{', '.join(map(repr, config.variants))}; choose other variants, or none (variants=)"
+            )
 
 
 def one_field(name: str, *values: str) -> tuple[str, ...]:
@@ -78,10 +104,34 @@ def each_variant(config: V, run: Run, settings: Callable[[V], T]) -> Iterator[tu
 
 
 def settings_of(kind: type[T], config: Any, **changes: Any) -> T:
-    """A dataclass made of the fields that it has in common with `config`, and of `changes`."""
+    """A dataclass made of the fields that it has in common with `config`, and of `changes`.
+
+    Raises:
+        ConfigError: it refuses a value.
+    """
     names = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
     shared = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name in names}
-    return kind(**{**shared, **changes})
+    try:
+        return kind(**{**shared, **changes})
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+@contextmanager
+def divergence_named(*networks: nn.Module) -> Iterator[None]:
+    """Networks whose weights are not finite any more fail in many ways; this makes one error of them.
+
+    Raises:
+        FloatingPointError: what is done inside failed, and the weights of a network are not finite.
+    """
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        if all(bool(weights.isfinite().all()) for network in networks for weights in network.parameters()):
+            raise
+        raise FloatingPointError(
+            f"the weights of a network are not finite any more: is learning_rate small enough? ({error})"
+        ) from error
 
 
 def scales(full: T, laptop: Mapping[str, Any], smoke: Mapping[str, Any]) -> dict[str, T]:
@@ -121,11 +171,12 @@ class CountingModel:
         ensemble_size: that of the model.
     """
 
-    def __init__(self, model: Model) -> None:
-        """Passes everything on to `model`."""
-        self._model, self.calls, self.ensemble_size = model, 0, model.ensemble_size
+    def __init__(self, model: Model, **options: Any) -> None:
+        """Passes everything on to `model`, with these options of its `step`: a generator, say."""
+        self._model, self._options = model, options
+        self.calls, self.ensemble_size = 0, model.ensemble_size
 
     def step(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """One step of the model, counted."""
         self.calls += obs[..., 0].numel()
-        return self._model.step(obs, action)
+        return self._model.step(obs, action, **self._options)

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from mbrl_course.envs import Task, get_task
 from mbrl_course.evaluation import Policy, collect, collect_random, random_policy
-from mbrl_course.experiments.runner import Experiment, Run
+from mbrl_course.experiments.config import need_at_least, need_positive, need_some
+from mbrl_course.experiments.runner import Experiment, Objective, Run
 from mbrl_course.experiments.variants import scales
 
 if TYPE_CHECKING:  # in a class these may be the student's own, so they are imported when needed
@@ -50,9 +51,12 @@ class ModelFitConfig:
     num_sequences: int = 500
 
     def __post_init__(self) -> None:
-        """Refuses models that can't be read."""
+        """Refuses models that can't be read, and numbers that make no sense, with the field's name."""
+        need_some(self, "models")
         for spec in self.models:
             parse_model(spec)
+        _check_sizes(self)
+        need_at_least(self, 0, "noise")
 
 
 @dataclass(frozen=True)
@@ -84,8 +88,19 @@ class ModelShiftConfig:
     num_sequences: int = 500
 
     def __post_init__(self) -> None:
-        """Refuses a model that can't be read."""
+        """Refuses a model that can't be read, and numbers that make no sense, with the field's name."""
         parse_model(self.model)
+        _check_sizes(self)
+        need_at_least(self, 1, "holds")
+
+
+def _check_sizes(config: ModelFitConfig | ModelShiftConfig) -> None:
+    whole = ("num_steps", "num_test_steps", "ensemble_size", "batch_size", "max_k", "num_sequences")
+    need_at_least(config, 1, *whole)
+    need_positive(config, "learning_rate")
+    if config.num_test_steps < config.max_k:
+        expected = f"at least max_k = {config.max_k}"
+        raise ValueError(f"num_test_steps is {config.num_test_steps}, expected {expected}")
 
 
 def parse_model(spec: str) -> tuple[int, tuple[int, ...]]:
@@ -94,7 +109,7 @@ def parse_model(spec: str) -> tuple[int, tuple[int, ...]]:
     Raises:
         ValueError: the text is not of this form.
     """
-    match = re.fullmatch(r"(\d+)x\((\d+)x(\d+)\)", spec)
+    match = re.fullmatch(r"([1-9]\d*)x\((\d+)x([1-9]\d*)\)", spec)
     if match is None:
         raise ValueError(f"models holds {spec!r}, expected STEPSx(LAYERSxWIDTH) such as 500x(2x250)")
     steps, layers, width = map(int, match.groups())
@@ -290,6 +305,7 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
         function=run_model_fits,
         configs=scales(ModelFitConfig(), {"ensemble_size": 1}, _TINY),
         published="500x(2x250) best; its loss below 0.2 by step 500 (CS285, homework 4, problem 1)",
+        objective=Objective("value", lower=True, where="metric == 'holdout_loss'"),
     ),
     Experiment(
         name="model-shift",
@@ -297,5 +313,6 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
         title="Half-cheetah: a model's error on states unlike its training data",
         function=run_model_shift,
         configs=scales(ModelShiftConfig(), {"ensemble_size": 1}, {**_TINY, "model": "200x(2x64)"}),
+        objective=Objective("value", lower=True, where="metric == 'one_step'"),
     ),
 )

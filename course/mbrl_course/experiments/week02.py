@@ -10,7 +10,8 @@ from torch import Tensor
 
 from mbrl_course.envs import Task, get_task, never_terminates
 from mbrl_course.evaluation import collect, collect_random, evaluate, random_policy
-from mbrl_course.experiments.runner import Experiment, Run
+from mbrl_course.experiments.config import need_at_least, need_positive, need_some
+from mbrl_course.experiments.runner import Experiment, Objective, Run
 from mbrl_course.experiments.solved import SOLVED_AT
 from mbrl_course.experiments.variants import CountingModel, ledger, scales
 
@@ -65,9 +66,14 @@ class MPCConfig:
 
     def __post_init__(self) -> None:
         """Refuses numbers that make no sense, with the field's name."""
-        for name in ("num_iterations", "initial_steps", "steps_per_iteration", "gradient_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
+        need_at_least(self, 1, "num_iterations", "initial_steps", "steps_per_iteration", "gradient_steps")
+        need_at_least(self, 1, "batch_size", "ensemble_size", "num_sequences", "horizon", "cem_iterations")
+        need_at_least(self, 1, "num_elites")
+        need_at_least(self, 0, "noise")
+        need_positive(self, "learning_rate")
+        if self.search == "CEM" and self.num_elites > self.num_sequences:
+            expected = f"at most num_sequences = {self.num_sequences}"
+            raise ValueError(f"num_elites is {self.num_elites}, expected {expected}")
 
 
 @dataclass(frozen=True)
@@ -97,6 +103,13 @@ class GrowingDataConfig:
     num_sequences: int = 100
     horizon: int = 15
     num_eval_episodes: int = 3
+
+    def __post_init__(self) -> None:
+        """Refuses numbers that make no sense, with the field's name."""
+        need_some(self, "data_sizes")
+        need_at_least(self, 1, "data_sizes", "gradient_steps", "batch_size", "ensemble_size")
+        need_at_least(self, 1, "num_sequences", "horizon", "num_eval_episodes")
+        need_positive(self, "learning_rate")
 
 
 def make_model(
@@ -311,6 +324,7 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
         title="Obstacles: what happens when plans may end early and every step costs",
         function=run_early_end,
         configs=scales(MPCConfig(), {"num_sequences": 300}, _TINY),
+        varied=("plan_to_end",),
     ),
     Experiment(
         name="q3-obstacles",
@@ -363,5 +377,6 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
                 "horizon": 8,
             },
         ),
+        objective=Objective(where="policy == 'model-based'"),
     ),
 )

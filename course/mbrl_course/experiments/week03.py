@@ -11,7 +11,8 @@ from torch import Tensor
 
 from mbrl_course.envs import Task, get_task
 from mbrl_course.evaluation import evaluate
-from mbrl_course.experiments.runner import Experiment, Run
+from mbrl_course.experiments.config import need_at_least, need_share, need_some
+from mbrl_course.experiments.runner import Experiment, Objective, Run
 from mbrl_course.experiments.variants import CountingModel, scales
 from mbrl_course.experiments.week02 import CHEETAH, MPCConfig, run_mpc
 
@@ -49,6 +50,9 @@ class PlannersConfig:
         for name in self.planners:
             if name not in PLANNERS:
                 raise ValueError(f"planners holds {name!r}, expected some of {', '.join(PLANNERS)}")
+        need_some(self, "planners", "budgets")
+        need_at_least(self, 1, "num_iterations", "horizon", "num_episodes")
+        need_share(self, "elite_share")
         if min(self.budgets) < 2 * self.num_iterations:
             smallest = f"at least 2 x num_iterations = {2 * self.num_iterations} each"
             raise ValueError(f"budgets is {self.budgets}, expected {smallest}")
@@ -76,6 +80,13 @@ class WarmStartConfig:
     horizon: int = 30
     num_episodes: int = 1
 
+    def __post_init__(self) -> None:
+        """Refuses numbers that make no sense, with the field's name."""
+        need_some(self, "warm_starts")
+        need_at_least(self, 2, "population_size")
+        need_at_least(self, 1, "num_iterations", "horizon", "num_episodes")
+        need_share(self, "elite_share")
+
 
 @dataclass(frozen=True)
 class SearchesConfig(MPCConfig):
@@ -90,8 +101,11 @@ class SearchesConfig(MPCConfig):
     def __post_init__(self) -> None:
         """Refuses searches that can't be read."""
         super().__post_init__()
-        for search in self.searches:
-            parse_search(search)
+        need_some(self, "searches")
+        planned = [parse_search(search)[0] for search in self.searches]
+        if "CEM" in planned and self.num_elites > self.num_sequences:
+            expected = f"at most num_sequences = {self.num_sequences}"
+            raise ValueError(f"num_elites is {self.num_elites}, expected {expected}")
 
 
 def parse_search(text: str) -> tuple[Literal["random shooting", "CEM"], int]:
@@ -228,6 +242,7 @@ _PENDULUM = PlannersConfig(budgets=(20, 50, 250, 1000), num_episodes=5)
 _SWINGUP = PlannersConfig(task="cartpole-swingup", budgets=(50, 250, 1000, 2500), horizon=30, num_episodes=5)
 _Q5 = SearchesConfig(**CHEETAH, num_iterations=5)  # type: ignore[arg-type]
 _TINY = {"budgets": (50,), "horizon": 10, "num_episodes": 1}
+_RETURN = Objective("return")
 
 EXPERIMENTS: tuple[Experiment[Any], ...] = (
     Experiment(
@@ -236,6 +251,7 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
         title="Pendulum, true dynamics: four planners at equal numbers of model calls",
         function=run_planners,
         configs=scales(_PENDULUM, {"budgets": (20, 50, 250), "num_episodes": 1}, _TINY),
+        objective=_RETURN,
     ),
     Experiment(
         name="planners-swingup",
@@ -243,6 +259,7 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
         title="Cart-pole swing-up, true dynamics: four planners at equal numbers of model calls",
         function=run_planners,
         configs=scales(_SWINGUP, {"budgets": (50, 250, 1000), "num_episodes": 1}, _TINY),
+        objective=_RETURN,
     ),
     Experiment(
         name="warm-start",
@@ -254,6 +271,7 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
             {"num_episodes": 1},
             {"population_size": 20, "num_iterations": 1, "horizon": 10, "num_episodes": 1},
         ),
+        objective=_RETURN,
     ),
     Experiment(
         name="q5",
@@ -283,5 +301,6 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
             },
         ),
         published="CEM at least 800 after 5 iterations (CS285, homework 4, problem 5)",
+        varied=("search", "cem_iterations"),
     ),
 )

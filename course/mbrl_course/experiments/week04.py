@@ -11,9 +11,10 @@ from torch import Tensor
 
 from mbrl_course.envs import get_task
 from mbrl_course.evaluation import Policy, collect, collect_random
+from mbrl_course.experiments.config import need_at_least
 from mbrl_course.experiments.gap import GapConfig, run_gap
 from mbrl_course.experiments.replay import ReplayConfig, run_replay
-from mbrl_course.experiments.runner import Experiment, Run
+from mbrl_course.experiments.runner import Experiment, Objective, Run
 from mbrl_course.experiments.uncertainty import (
     EnsembleFitConfig,
     PhasePlaneConfig,
@@ -61,6 +62,15 @@ class OnPolicyConfig(EnsembleFitConfig):
     cem_iterations: int = 3
     horizon: int = 20
 
+    def __post_init__(self) -> None:
+        """Refuses numbers that make no sense, with the field's name."""
+        super().__post_init__()
+        need_at_least(self, 1, "num_iterations", "population_size", "num_elites", "cem_iterations", "horizon")
+        need_at_least(self, 2, "steps_per_iteration")
+        if self.num_elites > self.population_size:
+            expected = f"at most population_size = {self.population_size}"
+            raise ValueError(f"num_elites is {self.num_elites}, expected {expected}")
+
 
 class Iteration(NamedTuple):
     """What an iteration of `on_policy_iterations` brought."""
@@ -75,21 +85,30 @@ class Iteration(NamedTuple):
 
 
 def on_policy_iterations(config: OnPolicyConfig, run: Run) -> Iterator[Iteration]:
-    """Random steps first, then: fit the ensemble, plan in it, collect, and see how sure it had been."""
-    from mbrl_course.buffers import concatenate
+    """Random steps first, then: fit the ensemble, plan in it, collect, and see how sure it had been.
+
+    There is a checkpoint after each iteration, when whoever uses it has logged its row; a run that goes on
+    from one begins with the iteration after it.
+    """
+    from mbrl_course.buffers import Batch, concatenate
     from mbrl_course.cem import CEMConfig, CEMPlanner
 
     task = get_task(config.task)
     ensemble = config.ensemble(task.obs_dim, task.action_dim, run.seed, task)
-    model = CountingModel(ensemble)
+    model = CountingModel(ensemble, generator=run.generator)
     cem = settings_of(CEMConfig, config, num_iterations=config.cem_iterations)
     planner = CEMPlanner(model, task.action_low, task.action_high, cem, run.generator)
-    policy: Policy | None = None
+    policy: Policy = lambda obs: planner.plan(obs)[0]  # noqa: E731
     batches: list[Batch] = []
     updates = 0
-    for _ in range(config.num_iterations + 1):
+    if (state := run.restore()) is not None:
+        batches = [Batch(**batch) for batch in state["batches"]]
+        updates, model.calls, scale = state["updates"], state["model_calls"], state["scale"]
+        ensemble.load_state_dict(state["ensemble"])
+        ensemble.optimizer.load_state_dict(state["optimizer"])
+    for number in range(len(batches), config.num_iterations + 1):
         learned_from = sum(len(batch.obs) for batch in batches)
-        if policy is None:
+        if number == 0:
             new, mean_return = collect_random(
                 task, config.steps_per_iteration, run.generator, progress=run.progress
             )
@@ -100,11 +119,19 @@ def on_policy_iterations(config: OnPolicyConfig, run: Run) -> Iterator[Iteration
                 task, policy, steps, run.generator, on_reset=reset, progress=run.progress
             )
         costs = ledger(run, learned_from, model.calls, 0, updates)
-        before = None if policy is None else worth(ensemble, new, scale)
+        before = None if number == 0 else worth(ensemble, new, scale)
         batches.append(new)
         updates += config.fit(ensemble, concatenate(batches), run).num_updates
-        policy = lambda obs: planner.plan(obs)[0]  # noqa: E731
         yield Iteration(new, mean_return, before, worth(ensemble, new, scale), ensemble, scale, costs)
+        state = {
+            "batches": [batch._asdict() for batch in batches],
+            "updates": updates,
+            "model_calls": model.calls,
+            "scale": scale,
+            "ensemble": ensemble.state_dict(),
+            "optimizer": ensemble.optimizer.state_dict(),
+        }
+        run.checkpoint(state)
 
 
 def on_policy_row(number: int, found: Iteration, everywhere: dict[str, float]) -> dict[str, Any]:
@@ -126,10 +153,10 @@ def run_on_policy(config: OnPolicyConfig, run: Run) -> None:
     plane "plane" (with the action 0) afterwards; and the ledger.
     """
     plane = plane_of(get_task(config.task), 31)
-    for number, found in enumerate(on_policy_iterations(config, run)):
+    for found in on_policy_iterations(config, run):
         with run.not_counted():
             everywhere = worth(found.ensemble, plane, found.scale)
-        run.log(**on_policy_row(number, found, everywhere))
+        run.log(**on_policy_row(len(run.rows), found, everywhere))
 
 
 @dataclass(frozen=True)
@@ -147,6 +174,13 @@ class EnsembleSizeConfig(EnsembleFitConfig, Variants):
     num_steps: int = 5000
     num_test_steps: int = 2000
     holds: tuple[int, ...] = (2, 5)
+
+    def __post_init__(self) -> None:
+        """Refuses numbers that make no sense, with the field's name, and variants that can't be read."""
+        EnsembleFitConfig.__post_init__(self)
+        need_at_least(self, 2, "num_steps", "num_test_steps")
+        need_at_least(self, 1, "holds")
+        Variants.__post_init__(self)
 
 
 def run_ensemble_size(config: EnsembleSizeConfig, run: Run) -> None:
@@ -200,6 +234,8 @@ _REPLAYS = (
 _FIT: dict[str, Any] = {"hidden_sizes": (16,), "max_epochs": 2}
 _REPLAY: dict[str, Any] = {"hidden_sizes": (16,), "gradient_steps": 10, "num_points": 2, "num_common": 300}
 _REPLAY |= {"num_rare": 100, "num_test_steps": 100}
+_ERROR = Objective("value", lower=True, where="metric == 'error'")
+_ERRORS = Objective("value", lower=True, where="metric in ('error, common', 'error, rare')")
 _Q4 = MPCVariantsConfig(
     task="reacher7",
     num_iterations=15,
@@ -223,6 +259,7 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
             {"points_per_stage": 10, "steps_per_stage": 150},
             {"num_outside": 60, "num_inside": 30, "points_per_stage": 30, "steps_per_stage": 20},
         ),
+        objective=_ERROR,
     ),
     Experiment(
         name="ensemble-uncertainty",
@@ -234,6 +271,7 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
             {"hidden_sizes": (64, 64), "num_steps": 1000},
             {**_FIT, "num_steps": 200, "resolution": 9},
         ),
+        objective=_ERROR,
     ),
     Experiment(
         name="ensemble-size",
@@ -253,6 +291,7 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
             },
             {**_FIT, "num_steps": 300, "num_test_steps": 100},
         ),
+        objective=_ERROR,
     ),
     Experiment(
         name="ensemble-on-policy",
@@ -297,6 +336,7 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
             },
             _REPLAY,
         ),
+        objective=_ERRORS,
     ),
     Experiment(
         name="prioritized-noise",
@@ -310,6 +350,7 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
             {"num_common": 1800, "num_rare": 200, "gradient_steps": 2000, "hidden_sizes": (64, 64)},
             _REPLAY,
         ),
+        objective=_ERRORS,
     ),
     Experiment(
         name="q4",

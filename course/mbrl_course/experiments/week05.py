@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from mbrl_course.envs import Task, get_task
+from mbrl_course.experiments.config import ConfigError, need_at_least, need_share
 from mbrl_course.experiments.runner import Experiment, Run
 from mbrl_course.experiments.solved import SOLVED_AT
 from mbrl_course.experiments.variants import Variants, each_variant, ledger, one_field, scales, settings_of
@@ -26,7 +27,8 @@ class PETSTrialsConfig(Variants):
     Attributes:
         task: the task.
         num_trials: trials with the planner.
-        planner: what searches for the plans; iCEM's population shrinks from iteration to iteration.
+        planner: what searches for the plans; iCEM's population shrinks from iteration to iteration, random
+            shooting draws all sequences of all iterations at once.
         population_size: action sequences per iteration.
         elite_share: elites among them, of CEM and iCEM.
         num_iterations: iterations per plan.
@@ -42,11 +44,12 @@ class PETSTrialsConfig(Variants):
         batch_size: transitions per gradient step and member.
         patience: epochs without an improvement after which a fit stops.
         max_epochs: of a fit.
+        precision: in which the model predicts, "float32" or "bfloat16".
     """
 
     task: str = "cartpole-balance"
     num_trials: int = 10
-    planner: Literal["CEM", "iCEM", "MPPI"] = "CEM"
+    planner: Literal["CEM", "iCEM", "MPPI", "random shooting"] = "CEM"
     population_size: int = 100
     elite_share: float = 0.1
     num_iterations: int = 3
@@ -62,18 +65,37 @@ class PETSTrialsConfig(Variants):
     batch_size: int = 32
     patience: int = 5
     max_epochs: int = 50
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+    def __post_init__(self) -> None:
+        """Refuses numbers that make no sense, with the field's name, and variants that can't be read."""
+        need_at_least(self, 1, "num_trials", "num_iterations", "horizon", "num_particles", "ensemble_size")
+        need_at_least(self, 2, "population_size")
+        need_share(self, "elite_share")
+        super().__post_init__()
 
     def settings(self) -> tuple[EnsembleConfig, PETSConfig]:
-        """The settings of the ensemble, and those of the planner and the loop."""
+        """The settings of the ensemble, and those of the planner and the loop.
+
+        Raises:
+            ConfigError: some of them do not go together.
+        """
         from mbrl_course.cem import CEMConfig
         from mbrl_course.ensembles import EnsembleConfig
         from mbrl_course.icem import ICEMConfig
+        from mbrl_course.mpc import RandomShootingConfig
         from mbrl_course.mppi import MPPIConfig
         from mbrl_course.pets import PETSConfig
 
+        if self.propagation in ("ts1", "ts_inf") and self.num_particles % self.ensemble_size:
+            expected = f"a multiple of ensemble_size = {self.ensemble_size}"
+            raise ConfigError(f"num_particles is {self.num_particles}, expected {expected}")
         searches: dict[str, Any] = {"CEM": CEMConfig, "iCEM": ICEMConfig, "MPPI": MPPIConfig}
+        searches["random shooting"] = RandomShootingConfig
         changes: dict[str, Any] = {"warm_start": None if self.warm_start == "none" else self.warm_start}
-        if self.planner != "MPPI":
+        if self.planner == "random shooting":
+            changes = {"num_sequences": self.num_iterations * self.population_size}
+        elif self.planner != "MPPI":
             changes["num_elites"] = max(2, round(self.elite_share * self.population_size))
         optimizer = settings_of(searches[self.planner], self, **changes)
         model = settings_of(EnsembleConfig, self, num_elites=self.ensemble_size)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mbrl_course.envs import Task, get_task
 from mbrl_course.evaluation import Policy, collect, evaluate_together
+from mbrl_course.experiments.config import need_at_least
 from mbrl_course.experiments.runner import Experiment, Run
 from mbrl_course.experiments.solved import SOLVED_AT
 from mbrl_course.experiments.variants import Variants, each_variant, ledger, one_field, scales, settings_of
@@ -74,9 +75,7 @@ class DynaRunConfig(Variants):
     def __post_init__(self) -> None:
         """Refuses numbers that make no sense, by the field's name; `DynaPPOConfig` checks the rest."""
         super().__post_init__()
-        for name in ("total_steps", "num_eval_episodes"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
+        need_at_least(self, 1, "total_steps", "num_eval_episodes", "num_envs", "num_steps", "minibatch_size")
         batch = self.num_envs * self.num_steps
         if self.eval_every < 1 or self.eval_every % batch:
             expected = f"a multiple of num_envs x num_steps = {batch}"
@@ -140,13 +139,15 @@ def run_dyna_ppo(config: DynaRunConfig, run: Run) -> None:
     """
     from mbrl_course.dyna_ppo import DynaPPO
 
-    task = get_task(config.task)
     for name, variant, settings in each_variant(config, run, DynaRunConfig.settings):
+        task = get_task(variant.task)
         agent = DynaPPO(task, settings, run.seed)
         if (state := run.restore()) is not None:
             agent.load_state_dict(state)
 
-        def after_batch(agent: DynaPPO, name: str = name, variant: DynaRunConfig = variant) -> None:
+        def after_batch(
+            agent: DynaPPO, name: str = name, variant: DynaRunConfig = variant, task: Task = task
+        ) -> None:
             spent = agent.ppo.counters
             if spent.real_steps % variant.eval_every and spent.real_steps < variant.total_steps:
                 return

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from mbrl_course.envs import Task, get_task
 from mbrl_course.evaluation import evaluate_together
+from mbrl_course.experiments.config import need_at_least
 from mbrl_course.experiments.runner import Experiment, Run
 from mbrl_course.experiments.solved import SOLVED_AT
 from mbrl_course.experiments.variants import (
     Variants,
+    divergence_named,
     each_variant,
     ledger,
     one_field,
@@ -63,13 +65,12 @@ class MBPORunConfig(Variants):
     learn_reward: bool = False
     learn_termination: bool = False
     prioritized: bool = False
+    compile: bool = False
 
     def __post_init__(self) -> None:
         """Refuses numbers that make no sense, with the field's name; the rest is checked by `MBPOConfig`."""
         super().__post_init__()
-        for name in ("total_steps", "eval_every", "num_eval_episodes"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
+        need_at_least(self, 1, "total_steps", "eval_every", "num_eval_episodes")
 
 
 def run_mbpo(config: MBPORunConfig, run: Run) -> None:
@@ -118,7 +119,8 @@ def train_mbpo(
             run.log(**labels, eval_return=returns.mean(), **costs)
             run.checkpoint(agent.state_dict())
 
-    agent.train(config.total_steps, after_step, progress=run.progress)
+    with divergence_named(agent.sac.actor, agent.sac.critics):
+        agent.train(config.total_steps, after_step, progress=run.progress)
 
 
 _SAC = ("SAC: rollout_lengths=0/0 updates_per_step=1", "SAC, as many updates: rollout_lengths=0/0")
