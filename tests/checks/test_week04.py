@@ -272,13 +272,19 @@ MISTAKES = {
     "worst members": (MEMBERS, ELITES, "losses.argsort(descending=True)[:num_elites]", "largest losses"),
     "losses, not numbers": (MEMBERS, ELITES, "losses.sort().values[:num_elites]", "expected the numbers"),
     "ranks": (MEMBERS, ELITES, "losses.argsort().argsort()[:num_elites]", "argsort twice"),
-    "best last": (MEMBERS, ELITES, "losses.argsort()[:num_elites].flip(0)", "best comes first"),
+    "best last": (MEMBERS, ELITES, "losses.argsort()[:num_elites].flip(0)", "best comes last"),
     "in the order of members": (MEMBERS, ELITES, "losses.argsort()[:num_elites].sort().values", "best first"),
     "NaN is an elite": (
         MEMBERS,
         "torch.where(holdout_losses.isnan(), torch.inf, holdout_losses)",
         "holdout_losses.nan_to_num(-torch.inf)",
         "NaN is an elite",
+    ),
+    "NaN counts as the mean": (
+        MEMBERS,
+        "torch.where(holdout_losses.isnan(), torch.inf, holdout_losses)",
+        "torch.where(holdout_losses.isnan(), holdout_losses.nanmean(), holdout_losses)",
+        "comes before another one",
     ),
     "NaN counts as zero": (
         MEMBERS,

@@ -53,7 +53,9 @@ from mbrl_course.dynamics import Normalizer
 from mbrl_course.envs.task import RewardFunction, TerminationFunction, never_terminates
 from mbrl_course.fitting import split_holdout
 from mbrl_course.networks import ACTIVATIONS, PRECISIONS, EnsembleMLP, rows_of_members, xavier_weights
-from mbrl_course.plotting import COLORS, GREY, new_axes
+from mbrl_course.plotting import COLORS, GREY, new_axes, use_style
+
+use_style()
 
 # %% [markdown]
 # ## A world with two kinds of doubt
@@ -239,7 +241,7 @@ ax.plot(
 )
 ax.set(xscale="log", ylim=(-4, 6), xlabel="predicted standard deviation", ylabel="loss, nats")
 ax.set_title("The best standard deviation is the error itself")
-ax.legend(loc="upper right")
+ax.legend(loc="lower right")
 plt.show()
 
 # %% [markdown]
@@ -412,7 +414,7 @@ for name, color in (("no bounds", COLORS[3]), ("soft bounds", COLORS[0])):
 axes[1].set(
     yscale="log",
     xlabel="gradient steps",
-    ylabel="loss of the next point",
+    ylabel="loss of the next point, nats",
     title="The price of being too sure",
 )
 for ax in axes:
@@ -732,7 +734,7 @@ check_close(
         "these are the members with the largest losses": [2, 0, 3],
         "these are the members with the largest losses, in rising order": [3, 0, 2],
         "these are losses, expected the numbers of the members": [0.1, 0.2, 0.3],
-        "the best comes first": [3, 4, 1],
+        "the best comes last, expected first": [3, 4, 1],
         "they are in the order of the members, expected the best first": [1, 3, 4],
         "these are ranks (argsort twice), expected the numbers of the members": [3, 0, 4],
         "these are the first members": [0, 1, 2],
@@ -745,7 +747,7 @@ check_close(
     [2, 1],
     mistakes={
         "the member whose loss is NaN is an elite": [0, 2],
-        "NaN comes after all others": [2, 0],
+        "the member whose loss is NaN comes before another one, expected last": [2, 0],
         "the members are counted without the one whose loss is NaN: keep their numbers": [1, 0],
     },
 )
@@ -770,8 +772,9 @@ ax = new_axes(width=8.0, height=2.3)[0]
 ax.imshow(counts, cmap="Blues", vmin=0, vmax=5, aspect="auto")
 for member in range(5):
     for row in range(30):
-        if counts[member, row]:
-            ax.text(row, member, int(counts[member, row]), ha="center", va="center", fontsize=9)
+        if count := int(counts[member, row]):
+            color = "white" if count >= 4 else "black"
+            ax.text(row, member, count, ha="center", va="center", fontsize=9, color=color)
 ax.grid(visible=False)
 ax.set(xlabel="row of the data", ylabel="member", yticks=range(5))
 ax.set_title(f"Members see {(counts > 0).float().mean():.0%} of the rows, each its own")
@@ -806,13 +809,16 @@ axes[0].plot([], [], color=COLORS[0], label="elite")
 axes[0].plot([], [], color=COLORS[1], label="not an elite")
 draw_world(axes[0], "They agree where there are data")
 for member, curve in enumerate(torch.stack(result.holdout_mse).T):
-    color = COLORS[0] if member in ensemble.elites else COLORS[1]
-    axes[1].plot(curve, color=color, linewidth=1.2)
-    axes[1].plot(
-        result.best_epochs[member], curve[result.best_epochs[member]], "o", color=color, markersize=6
-    )
+    color, zorder = (COLORS[0], 3) if member in ensemble.elites else (COLORS[1], 4)
+    best = result.best_epochs[member]
+    axes[1].plot(curve, color=color, linewidth=1.2, alpha=0.5)
+    axes[1].plot(best, curve[best], "o", color=color, markersize=7, markeredgecolor="white", zorder=zorder)
+axes[1].plot([], [], "o", color=GREY, markersize=7, markeredgecolor="white", label="best epoch of each")
 axes[1].set(yscale="log", xlabel="epoch", ylabel="hold-out MSE, normalised", title="Best epochs, and elites")
+axes[1].set_yticks([0.02, 0.05, 0.1, 0.2], ["0.02", "0.05", "0.1", "0.2"])
+axes[1].minorticks_off()
 axes[0].legend(loc="upper left")
+axes[1].legend(loc="upper right")
 plt.show()
 
 # %% [markdown]
@@ -949,16 +955,24 @@ print("Right: together they are the variance of what the ensemble says.")
 aleatoric, epistemic = (part.squeeze(-1) for part in split_variance(predicted.obs, predicted.obs_var))
 center = predicted.obs.mean(dim=0).squeeze(-1)
 axes = new_axes(columns=2, width=5.6, height=3.8)
-total = 2 * (aleatoric + epistemic).sqrt()
+total, band = 2 * (aleatoric + epistemic).sqrt(), 2 * aleatoric.sqrt()
 axes[0].fill_between(
-    grid, center - total, center + total, color=COLORS[1], alpha=0.35, linewidth=0, label="+ epistemic"
+    grid, center - band, center + band, color=COLORS[0], alpha=0.35, linewidth=0, label="aleatoric, 2 std"
 )
-band = 2 * aleatoric.sqrt()
-axes[0].fill_between(
-    grid, center - band, center + band, color=COLORS[0], alpha=0.45, linewidth=0, label="aleatoric"
+for sign, label in ((1, "+ epistemic"), (-1, None)):
+    axes[0].fill_between(
+        grid,
+        center + sign * band,
+        center + sign * total,
+        color=COLORS[1],
+        alpha=0.45,
+        linewidth=0,
+        label=label,
+    )
+axes[0].plot(
+    points_x, points_y, "o", color="black", markersize=2.5, alpha=0.4, markeredgewidth=0, label="data"
 )
-axes[0].plot(points_x, points_y, "o", color="black", markersize=2.5, alpha=0.4, markeredgewidth=0)
-axes[0].plot(grid, center, color=COLORS[0], label="ensemble")
+axes[0].plot(grid, center, color=COLORS[0], label="ensemble's mean")
 draw_world(axes[0], "What it says, and how sure it is")
 axes[0].legend(loc="upper left", ncols=2)
 axes[1].axvspan(-3, -1, color="#eeeeee")
@@ -1161,7 +1175,7 @@ check_close(
     -1.0,
     mistakes={
         "the sign is lost (or it is the correlation of x with itself)": 1.0,
-        "subtract the mean rank before you multiply": 35 / 55,
+        "the mean rank is not subtracted before the product": 35 / 55,
     },
 )
 check_close(
@@ -1385,7 +1399,7 @@ check_close(
     mistakes={
         "these are nodes, expected leaves: subtract 2**depth": [4, 5, 5, 6, 6, 7, 7],
         "left and right are mixed up": [3, 2, 2, 1, 1, 0, 0],
-        "whoever goes right must leave the left child's sum behind": [0, 1, 1, 3, 3, 3, 3],
+        "whoever goes right does not leave the left child's sum behind": [0, 1, 1, 3, 3, 3, 3],
     },
     hint="from node 1, self.depth times: right if the point is at or beyond the left child's sum, less that "
     "sum; otherwise left, as it is",
@@ -1394,7 +1408,9 @@ check_close(
     "the leaves found for 0, 1 and 3",
     found_in([1.0, 2.0, 3.0, 4.0], [0.0, 1.0, 3.0]),
     [0, 1, 2],
-    mistakes={"a point at the end of a leaf belongs to the next one (>=, not >)": [0, 0, 1]},
+    mistakes={
+        "a point at the end of a leaf finds that leaf, but it belongs to the next one (>=, not >)": [0, 0, 1]
+    },
 )
 ### BEGIN HIDDEN TESTS
 values = [0.1, 0.2, 0.0, 0.3, 0.0, 0.0]
@@ -1423,7 +1439,7 @@ check_close(
         "they are not divided by the largest": powers,
         "they are divided by their sum, expected by the largest": powers / powers.sum(),
         "they are divided by their mean, expected by the largest": powers / powers.mean(),
-        "what is drawn often must count less: the exponent is -beta": probabilities**0.5
+        "what is drawn often counts more, expected less: the exponent is -beta": probabilities**0.5
         / probabilities.max() ** 0.5,
         "beta has no effect": probabilities.min() / probabilities,
         "they are divided by the smallest, expected by the largest": powers / powers.min(),

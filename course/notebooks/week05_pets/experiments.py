@@ -2,14 +2,14 @@
 # # Week 5 · Experiments: what does a plan promise?
 #
 # In `build.ipynb` your agent balanced a pole after a few trials. Here it has to swing the pole up first, which
-# takes plans that are worse now to be better later. Four questions:
+# takes plans that are worse now to be better later. Three questions, and a look elsewhere:
 #
 # 1. **How much search?** Three budgets on the cart-pole swing-up, return against environment steps, and
 #    against minutes.
 # 2. **Does the plan keep its promise?** What the chosen plan expects to earn, against what the same actions
 #    bring in truth: the gauge of model exploitation. And a film of the plan's particles.
 # 3. **Whom to believe?** TS1, TS-infinity, the mean of the members, or one member per trial.
-# 4. **A seven-joint arm:** horizon, number of sequences, members of the ensemble, as in CS285.
+# 4. **Elsewhere:** the pendulum, and other starts of a search, from results that ship with the course.
 #
 # Everything runs on *your* functions from `build.ipynb`, which has to lie beside this notebook. Before the
 # experiments there are predictions to write down, and after them questions about what you saw. Both are read
@@ -22,7 +22,7 @@
 # - Kurutach et al., 2018, [*Model-ensemble trust-region policy
 #   optimization*](https://arxiv.org/abs/1802.10592): model exploitation, and why an ensemble helps.
 #
-# **Time** with `SCALE = "laptop"`: about four and a half minutes of one core (AMD EPYC), with `"smoke"` less than half a minute.
+# **Time** with `SCALE = "laptop"`: about six minutes of one core (AMD EPYC), with `"smoke"` less than half a minute.
 # What would take longer is shown from runs that ship with the course; each picture says so. `"full"` has the
 # settings closer to the paper's, and takes hours.
 
@@ -50,14 +50,14 @@ from mbrl_course.cem import CEMPlanner
 from mbrl_course.envs import get_task
 from mbrl_course.experiments import Run, get_config, get_experiment, run
 from mbrl_course.experiments.figures import ledger_table, plot_results, shipped, shipped_note, show_shipped
-from mbrl_course.experiments.pareto import plot_pareto
+from mbrl_course.experiments.pareto import pareto_table, plot_pareto
 from mbrl_course.experiments.time_to_solve import time_to_solve
 from mbrl_course.experiments.variants import ledger, variant_of
 from mbrl_course.experiments.week05 import run_trials
 from mbrl_course.films import make_film
 from mbrl_course.mpc import rollout, run_episode
 from mbrl_course.pets import ParticleModel
-from mbrl_course.plotting import COLORS, GREY, line_colors, new_axes, plot_scores, use_style
+from mbrl_course.plotting import COLORS, GREY, line_colors, new_axes, use_style
 
 use_style()
 torch.set_num_threads(1)  # the tensors are small: more threads would wait for each other
@@ -168,6 +168,22 @@ table = pd.concat(found, names=["measured", None]).droplevel(1).set_index("what"
 table[["seeds", "solved", "env_steps", "cpu_seconds"]]
 
 # %% [markdown]
+# What lies behind the intervals? Of each seed what the last trial earned, and the worst one:
+
+
+# %%
+def last_and_worst(trials):
+    """The return of the last of these trials and of the worst one, as a text."""
+    worst = trials.loc[trials["eval_return"].idxmin()]
+    last = trials["eval_return"].iloc[-1]
+    return f"{last:.0f}, worst {worst['eval_return']:,.0f} in trial {worst['trial']:.0f}"
+
+
+seeds = pd.concat([rows.assign(measured=where) for where, rows in tables.items() if rows is not None])
+groups = seeds[seeds["trial"] > 0].groupby(["measured", "seed", "variant"], sort=False)
+groups[["trial", "eval_return"]].apply(last_and_worst).unstack("variant").fillna("")
+
+# %% [markdown]
 # And what would each budget earn if there were nothing to learn? The same search in the *true* dynamics, one episode each:
 
 # %%
@@ -183,7 +199,18 @@ for name, budget in budgets.items():
 # Is there a cheaper way to the same return? The course has measured PETS with other searches (MPPI and iCEM of week 3
 # beside CEM), smaller and larger models, and more or fewer particles, here and on the pendulum. Each setting stands at
 # what it computed and what it earned; those on the front are beaten by none that is as cheap. On the right, what each
-# seed had spent when it first solved the task. (`population/horizon/iterations`.)
+# seed had spent when it first solved the task.
+#
+# A search is called `PLANNER population/horizon/iterations`. The other settings change one thing of `iCEM 40/25/2` (on the
+# pendulum of `iCEM 40/20/2`), with its five members, five particles and two layers of 64 units. `ensemble mean` predicts
+# with the mean of the members' means (see part 3). `3 members` has as many particles. `10 particles` and `2x128` (two
+# layers of 128) say themselves what they change. A `cold start` begins every search from nothing, not from the last plan.
+# `timid fits` learn at a third of the rate, and stop after 5 epochs without an improvement (the others: 20), or after 50
+# epochs (100).
+# The *preset* is the setting that the course chose by these pictures (`mbrl-course run pets-cartpole-preset`).
+#
+# `CEM 100/15/3` is not the 100/15/3 from above: a fifth of its sequences are elites, there a tenth; it has seven trials, there
+# eight; and what it earned is the mean of the last three, there the last one. So don't compare the two numbers.
 
 # %%
 for name in ("pareto-pets-cartpole", "pareto-pets-pendulum"):
@@ -192,6 +219,9 @@ for name in ("pareto-pets-cartpole", "pareto-pets-pendulum"):
         pareto = get_experiment(name)
         plot_pareto(settings, pareto.solved_at, preset=pareto.preset, title=pareto.title)
         plt.show()
+        table = pareto_table(settings, pareto.solved_at).rename(columns={"cost": "CPU seconds"})
+        table.index += 1  # the numbers in the pictures
+        display(table[["what", "CPU seconds", "score", "seeds", "solved", "front"]].round(0))
 
 # %% [markdown]
 # **Explain what you see.** (a) Which differences between the budgets do the curves support, per step and per
@@ -201,12 +231,15 @@ for name in ("pareto-pets-cartpole", "pareto-pets-pendulum"):
 
 # %% [markdown] kind="written" id="explain-budget" points=3
 # **Model answer.** (a) Per step, in the last trial of the five shipped seeds: 63 [-31, 123] with the small budget, 116 [109, 129] with
-# the middle one, 141 [132, 148] with the large one (IQM, 95 % interval). Large against middle is supported, and both against
-# the small one nearly so. Early on nothing is: for four trials the bands are hundreds wide and lie in each other. It is mainly the search: in the *true* dynamics
-# the budgets earn about 35, 120 and 145. A plan of 0.6 s sees no use in letting the pole fall back, however good the model.
+# the middle one, 141 [132, 148] with the large one (IQM, 95 % interval). That the large one ends highest is supported: its worst
+# seed earned 131, and of the ten other seeds one earned more (132). Middle against small is not: of the small one's seeds two
+# earned 123, the others 59, 8 and -50. Early on nothing is: for four trials the seeds of one budget lie hundreds apart.
+# A part of it may be the search alone: in the *true* dynamics the budgets earned 33, 121 and 148, the same order, and a plan
+# of 0.6 s sees no use in letting the pole fall back, however good the model. But these are single episodes, and no
+# ceiling: with its learned model the small budget earned 63, and 123 in two seeds.
 # Per minute: 37 s of one core for all eight trials of the small budget, 84 s and 228 s for the others. After 40 s the small one is done, and has
 # once earned 100 in four of five seeds; the middle one gets there after 44 s (median), in all five. Our own curves are one seed each:
-# they show that the code works, and agree.
+# they show that the code works, and no order.
 #
 # (b) Up and down by hundreds. Each trial leads to new states, about which the model knows nothing yet, and the next fit
 # corrects it. The cart runs away because distance costs little at first ($0.01\,x^2$ is one reward only at ten metres),
@@ -419,7 +452,8 @@ make_film(draw, len(imagined[last]), fps=12, size=(5.6, 4.0), title="particles o
 
 # %% [markdown]
 # Three of them run here with the smallest budget, one seed each; TS-infinity is the run from above. All four, with a
-# larger budget and more seeds, take too long for this notebook: those that ship with the course stand beside.
+# larger budget and more seeds, take too long for this notebook: those that ship with the course stand beside. They are
+# three seeds only, like those of the Pareto pictures; the other results of this week have five.
 
 # %%
 cheap = config.variants[0].partition(":")[2]  # the smallest of the three budgets
@@ -488,68 +522,33 @@ both.groupby(["measured", "variant", "trials"], sort=False)[["promised", "obtain
 # right statement on what either keeps. 1 point: (c) calls against seconds, with the reason.
 
 # %% [markdown]
-# ## 4. A seven-joint arm
+# ## 4. Elsewhere
 #
-# Problem 4 of CS285's homework 4: an arm has to reach a point, with the on-policy loop of week 2 (random shooting in
-# an ensemble of deterministic networks). One setting is changed at a time, from a horizon of 10, 300 sequences and three
-# members. All eight settings take too long for this notebook, so the results that ship with the course are shown: of each seed
-# the mean return of the four iterations in which it planned.
+# Nothing is computed here: these results ship with the course. (Horizon, number of sequences and members on an arm of
+# seven joints, problem 4 of CS285's homework 4, are part 6 of week 4's experiments, since that loop plans by random
+# shooting.)
 #
-# CS285 reports for its own arm: a horizon of 15 best, then 30, then 5; the number of sequences matters little; five
-# members before three before one.
-
-# %%
-TITLES = {"horizon": "Horizon", "num_sequences": "Sequences", "ensemble_size": "Members"}
-print(shipped_note("q4"))
-if (arm := shipped("q4")) is not None:
-    planned = arm[arm["iteration"] > 0]
-    means = planned.groupby(["variant", "seed"], sort=False)["eval_return"].mean().reset_index()
-    axes = new_axes(columns=3, width=3.6, height=2.8)
-    for ax, (field, title) in zip(axes, TITLES.items(), strict=True):
-        part = means[means["variant"].str.startswith(field)]
-        part = part.assign(setting=part["variant"].str.partition("=")[2])
-        plot_scores(part, "setting", "eval_return", ylabel="mean return of a seed", title=title, ax=ax)
-        ax.set_xlim(1.05 * means["eval_return"].min(), 0)
-        ax.get_legend().remove()
-    axes[0].figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    plt.show()
-    display(ledger_table("q4"))
-
-# %% [markdown]
-# **Question.** (a) Compare the three panels with what CS285 reports. Which of its statements do our intervals support,
-# which not? (b) Why can a horizon be too long, though a longer plan sees more? Name two reasons, one that has to do
-# with the model and one that has to do with the search. (c) Which of the three settings would you raise first if
-# your computer were twice as fast?
-
-# %% [markdown] kind="written" id="reacher" points=3
-# **Model answer.** (a) Of CS285's three statements the five shipped seeds support a part of one: 30 steps are worse than 15, over all four iterations, -224
-# [-239, -187] against -156 [-175, -136] (IQM of the seeds' means; in the last iteration alone -227 [-247, -166] and -148 [-217, -91.6] overlap). That 5 is the worst is *not*
-# supported: -165 [-210, -115] can't be told from 15, and its median is the best in the end. The number of sequences: no difference to be seen (-130 [-164, -108] and -126
-# [-154, -93]), which is not the same as "matters little", but fits it. Members: one, three or five can't be told apart (all between -126 and -154, intervals forty and more wide).
-# Our arm is another one, the loop is shorter (four iterations of two episodes), and random shooting has only 300 sequences for plans of 35 to 210 numbers.
-#
-# (b) The model: errors add up along the plan, and with it what there is to exploit; from some step on the predicted rewards
-# only add noise to the comparison. The search: the number of action sequences is fixed, and it grows with the dimension of
-# the plan (seven numbers per step) how thinly they lie; the best of 300 random plans of 30 steps has a worse *first action*
-# than the best of 300 plans of 5.
-#
-# (c) None of them, as far as five seeds can tell: a longer plan is worse, and ten times the sequences or five times the members cost two and a half to three times the time
-# for nothing that shows. A better search than random shooting (week 3) costs nothing, and more real steps or seeds would tell more.
-#
-# **Rubric.** 1 point: (a) compares with the intervals. 1 point: (b) two reasons, model and search. 1 point: (c) a choice
-# that fits the figures and names its price.
-
-# %% [markdown]
-# ## 5. Elsewhere
-#
-# The same three budgets on the pendulum, and three ways to start the search on the swing-up: from the shifted last plan,
-# its end filled up by repeating the last action or with zero, or from nothing. Measured by the course; to run them
-# yourself, use the command that is named where there are none.
+# **The pendulum**, in four trials: the three budgets from above, and the four ways to draw a particle's next state, with
+# 200/25/3. Look whether the order of the budgets is that of the swing-up, per step and per minute, or whether a short
+# horizon is enough here. And look whether the way that was ahead in part 3 is ahead again, or whether the intervals
+# leave it open.
 
 # %%
 OVER_MINUTES = {"title": "... and against minutes", "x": "minutes"}
-show_shipped("pets-pendulum", {"title": "Pendulum: against real steps"}, OVER_MINUTES)
-show_shipped("pets-cartpole-warm-start", {"title": "Swing-up: warm start"}, OVER_MINUTES, ylim=(-500, 170))
+show_shipped("pets-pendulum", {"title": "Pendulum: three budgets"}, OVER_MINUTES)
+show_shipped("pets-pendulum-propagation", {"title": "Pendulum: whom to believe"}, OVER_MINUTES)
+
+# %% [markdown]
+# **The start of a search.** PETS starts from the last plan, shifted by a step, and fills its end up by repeating the last
+# action (`repeat`) or with zero (`zero`); or it starts from nothing (`none`). The searches are short, 100/25/2, so that
+# they have to make the most of their start. Look what starting from nothing costs, and in which of the two tasks it
+# costs more. And look whether it matters at all what the end is filled up with.
+
+# %%
+show_shipped(
+    "pets-cartpole-warm-start", {"title": "Swing-up: start of a search"}, OVER_MINUTES, ylim=(-500, 170)
+)
+show_shipped("pets-pendulum-warm-start", {"title": "Pendulum: start of a search"}, OVER_MINUTES)
 
 # %% [markdown]
 # ## What to take along
