@@ -114,11 +114,16 @@ def test_the_ledger_counts_what_each_variant_cost() -> None:
     table = ledger_table(NAME, trials(1, 300, 40.0))
     assert list(table.index) == [("A", "here"), ("B", "here"), ("A", "shipped"), ("B", "shipped")]
     expected = {"seeds": "1", "return": "80", "env steps": "600", "model calls": "600.0 M"}
-    expected |= {"agent gradient steps": "0", "model gradient steps": "10", "seconds": "99"}
+    expected |= {"agent gradient steps": "0", "model gradient steps": "10"}
     assert table.loc["B", "here"].to_dict() == {**expected, "CPU seconds": "120"}
     assert table.loc["B", "shipped"]["return"] == "100 [100, 100]"
     assert table.loc["B", "shipped"]["env steps"] == "204"
     assert list(ledger_table(NAME, where="variant == 'B'").index) == [("B", "shipped")]
+    rows = trials(1, 300, 40.0)
+    on_the_wall = ledger_table(NAME, rows.drop(columns="cpu_seconds"), compare=False)
+    assert on_the_wall.loc["B", "here"].to_dict() == {**expected, "seconds": "99"}
+    quick = ledger_table(NAME, rows.assign(cpu_seconds=rows["cpu_seconds"] / 50), compare=False)
+    assert quick["CPU seconds"].to_list() == ["1.2", "2.4"]
 
 
 def test_shipped_results_are_shown_in_one_call(capsys: pytest.CaptureFixture[str]) -> None:

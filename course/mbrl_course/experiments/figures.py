@@ -152,7 +152,8 @@ def ledger_table(
     Returns:
         A row for each variant measured here, then for each that ships, as texts to be shown: seeds, score
         (IQM and its 95 % interval, from three seeds on), and the costs as medians over seeds; model calls are
-        imagined steps, seconds leave evaluation out. Costs that the experiment does not count are left out.
+        imagined steps, seconds leave evaluation out, and are those of the processor where they were counted.
+        Costs that the experiment does not count are left out.
 
     Raises:
         ValueError: there are neither rows nor shipped results.
@@ -224,7 +225,10 @@ def _ledger_row(label: str, source: str, group: pd.DataFrame, layout: Layout) ->
     score = "return" if layout.y.endswith("return") else layout.y
     row = {"variant": label or "-", "measured": source, "seeds": str(len(scores))}
     row[score] = f"{_score(point)}{interval}"
-    return row | {title: _amount(final[cost].median()) for cost, title in LEDGER.items() if cost in final}
+    costs = [cost for cost in LEDGER if cost in final]
+    if "cpu_seconds" in costs and final["cpu_seconds"].notna().all():
+        costs.remove("seconds")  # on the wall they count what else the machine had to do
+    return row | {LEDGER[cost]: _amount(final[cost].median()) for cost in costs}
 
 
 def _score(value: float) -> str:
@@ -232,11 +236,11 @@ def _score(value: float) -> str:
 
 
 def _amount(value: float) -> str:
-    """A number in a few digits, such as "1,800" or "37.5 M"."""
+    """A number in a few digits, such as "2.5", "1,800" or "37.5 M"."""
     for size, unit in ((1e9, "G"), (1e6, "M")):
         if value >= size:
             return f"{value / size:.1f} {unit}"
-    return f"{value:,.0f}"
+    return f"{value:.1f}" if value < 10 and value != round(value) else f"{value:,.0f}"
 
 
 def _curves(rows: pd.DataFrame, layout: Layout, x: str, name: str) -> dict[str, pd.DataFrame]:

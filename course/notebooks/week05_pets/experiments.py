@@ -528,14 +528,12 @@ both.groupby(["measured", "variant", "trials"], sort=False)[["promised", "obtain
 # seven joints, problem 4 of CS285's homework 4, are part 6 of week 4's experiments, since that loop plans by random
 # shooting.)
 #
-# **The pendulum**, in four trials: the three budgets from above, and the four ways to draw a particle's next state, with
-# 200/25/3. Look whether the order of the budgets is that of the swing-up, per step and per minute, or whether a short
-# horizon is enough here. And look whether the way that was ahead in part 3 is ahead again, or whether the intervals
-# leave it open.
+# **The pendulum**, in four trials: the four ways to draw a particle's next state, with 200/25/3. Look whether the way that
+# was ahead in part 3 is ahead again, or whether the intervals leave it open. (`mbrl-course run pets-pendulum` compares the
+# three budgets from above there; its Pareto picture stands in part 1.)
 
 # %%
 OVER_MINUTES = {"title": "... and against minutes", "x": "minutes"}
-show_shipped("pets-pendulum", {"title": "Pendulum: three budgets"}, OVER_MINUTES)
 show_shipped("pets-pendulum-propagation", {"title": "Pendulum: whom to believe"}, OVER_MINUTES)
 
 # %% [markdown]
