@@ -316,8 +316,8 @@ if longer is not None:
 
 # %% [markdown] kind="written" id="predict-level-2" points=2
 # **Model answer.** (a) Longer is better until the model's error spoils it: a rollout of 1 step teaches what the value function says about the next
-# state, so it is as good as the value function, which early on is bad. 20 steps show the pole fall. CartPole's model is very good after 2000 steps ($E_{10}$ far below
-# 0.01), so I expect 20 to be at least as good as 5. (b) Noise without bias partly averages out over thousands of imagined steps, so small noise should
+# state, so it is as good as the value function, which early on is bad. 20 steps show the pole fall. CartPole's model is very good after 4000 steps ($E_{10}$ below
+# 0.001), so I expect 20 to be at least as good as 5. (b) Noise without bias partly averages out over thousands of imagined steps, so small noise should
 # not hurt at all; at 1 the noise is as large as what happens, and imagined poles fall by accident. I expect harm somewhere from 0.3 on.
 #
 # **Rubric.** 1 point: an optimum with a reason from both sides (value function, model error). 1 point: a threshold with a reason.
@@ -437,14 +437,14 @@ plt.show()
 # do the state visits contract to, and what does that mean for a model that only knows the latest data?
 
 # %% [markdown] kind="written" id="explain-level-2" points=4
-# **Model answer.** (a) The longer, the better (five seeds, about 90,000 imagined steps and 8,400 gradient steps each): the first 475 come after 5,120 real steps with
-# a horizon of 20, after 8,192 with 10, after 13,312 with 5, and with 3 and 1 in fewer than half of the runs. One step is *worse than no model*: 264 [219, 307] in the end
-# against PPO's 461 [380, 481]. The model is not to blame: from 4,096 steps on its $E_1$ is below 0.00001 in every variant. A rollout of one step teaches only
-# what the value function says about the next state, thousands of times; twenty steps show the pole fall. Early on the model does limit: $E_{10}$ is above 1 up to 1,024
-# steps (as bad as predicting the mean change) and below 0.002 from 4,096 on. Since all horizons get the same number of imagined steps, they cost the same here (22 to 26 CPU seconds);
+# **Model answer.** (a) The longer, the better (five seeds, about 90,000 imagined steps and 8,400 gradient steps each): the first 475 come after 5,120 real steps (median) with
+# a horizon of 20 or 10, after 13,312 with 5, after 15,360 with 3, and with 1 in one of five runs. One step is *no better than no model*: 300 [214, 449] in the end
+# against PPO's 452 [255, 485], with seven times its gradient steps. The model is not to blame: at 4,096 steps its $E_1$ is about 0.00001 in every variant. A rollout of one step teaches only
+# what the value function says about the next state, thousands of times; twenty steps show the pole fall. Early on the model does limit: $E_{10}$ is near or above 1 up to 2,048
+# steps (as bad as predicting the mean change) and below 0.004 at 4,096. Since all horizons get the same number of imagined steps, they cost about the same (31 to 38 CPU seconds);
 # with as many rollouts, as in level 1, 20 steps cost about twice as much as 5. More of everything helps, too: with rollouts of 5 steps the first 475 come after 12,288 real steps (median) in
-# the regime 1/5, after 9,216 in 3/10 and after 6,144 in 5/20, for 18, 33 and 62 CPU seconds in all (PPO: 12,288 steps, 3 s). But imagining longer is the better buy: a horizon of 20 gets there
-# after 5,120 steps, for a third of the computing of 5/20.
+# the regime 1/5, after 9,216 in 3/10 and after 6,144 in 5/20, for 8,450, 15,700 and 30,200 gradient steps. But imagining longer is the better buy: a horizon of 20 gets there
+# after 5,120 steps with 8,390 gradient steps.
 #
 # (b) Five seeds, a horizon of 5: up to 0.1 no harm is to be seen (500 in the end, as without noise), 0.3 hurts, 371 [312, 466]. Noise without a bias averages out over
 # thousands of imagined steps: what PPO uses is the mean advantage. A bias, even a small one, is always the same, and is learned. Then comes a surprise: with 1 four of
@@ -617,13 +617,16 @@ show_shipped("dyna-ppo-mpc", {"title": "Planning in the ensemble, trial by trial
 # %% [markdown] kind="written" id="explain-level-3" points=4
 # **Model answer.** (a) In our run 34 % of the steps pass at 0.01 in the second batch and 86 % at 0.05; from 3000 steps on nearly all pass. What is held back early is worse, by a factor of two to four, so
 # disagreement ranks the states rightly. But what passes is bad, too: its loss is 0.38 at 0.01 and 0.52 at 0.05. All members are wrong *together*, since all of them have had too few gradient steps. Disagreement does not see that.
-# So it is no surprise that the gate helps nothing: the five shipped seeds end at 500 with every gate as without one, and the strictest holds back but 3 % of the imagined steps.
+# So it is no surprise that the gate helps little: the five shipped seeds end at 500 with every gate as without one, and the strictest holds back but 3 % of the imagined steps. It holds them back early,
+# where they are missed: over the first 4096 steps a gate of 0.01 averages 129, against 220 to 236 with the others. Its first 475 come earliest all the same (9,216 steps against 11,264 to 13,312, medians whose ranges lie in each other).
 # And that one member does as well as ten: with 1, 3, 5 and 10 all runs of the three shipped seeds end at 500, and have their first 475 after 11,264, 13,312, 12,288 and 11,264 steps (medians), the ranges in each other.
 #
 # (b) The planner: with the same model CEM earned 18 to 51 after 512 steps and 125 to 200 after 1024, Dyna-PPO's policy 32 to 38 and 49 to 69. It pays 9,000 imagined steps for each
 # real one, as long as it acts; the policy, once it is good, costs one small network. By 2048 steps most of the shipped runs of level 1 had earned 475.
 #
-# (c) Nothing: two episodes each, and mean and worst member lie together. Where the members hardly disagree, the two judges are one.
+# (c) Nothing: two episodes each, and mean and worst member lie together. Where the members hardly disagree, the two judges are one. The five shipped seeds of the whole loop say the same: after eight
+# trials, some 1,800 real steps, 281 [185, 334] for the mean and 299 [175, 398] for the worst member. Two of five
+# and three of five runs had a trial of 475 by then.
 #
 # **Rubric.** 2 points: (a) shares and losses from the student's own table (1), error that disagreement does not show, if there is any (1). 1 point: (b) data against
 # computing, with numbers. 1 point: (c) no more than a few episodes can hold.
