@@ -272,7 +272,7 @@ def test_the_swing_up_has_a_ground_without_an_end_that_stands_still() -> None:
         ax = Figure().add_subplot()
         plot_swingup(ax, [x, 0.0, 0.0, 1.0, 0.0])
         (ground,) = ax.collections
-        places = {round(float(path.vertices[0, 0]), 6) for path in ground.get_paths()}
+        places = {round(float(np.asarray(path.vertices)[0, 0]), 6) for path in ground.get_paths()}
         left, right = ax.get_xlim()
         assert all(any(abs(place - edge) <= 0.5 for place in places) for edge in (left, right))
         assert left < x < right

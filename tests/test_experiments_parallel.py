@@ -306,14 +306,14 @@ def test_the_score_is_the_end_of_the_curve():
 def test_the_minutes_of_a_seed_are_those_of_all_its_variants(monkeypatch):
     rows = [(0, "a", 30.0), (0, "a", 60.0), (0, "b", 60.0), (0, "b", 120.0), (1, "a", 90.0), (1, "b", 30.0)]
     logs = pd.DataFrame(rows, columns=["seed", "variant", "cpu_seconds"]).assign(value=0.0)
-    header: dict[str, str] | None = {"minutes": "8.3 in all, 4.10 for a seed (median)"}
+    header: dict[str, str] = {"minutes": "8.3 in all, 4.10 for a seed (median)"}
     monkeypatch.setattr(tables, "load_results", lambda name, scale: logs)
-    monkeypatch.setattr(tables, "load_header", lambda name, scale: header)
+    monkeypatch.setattr(tables, "load_header", lambda name, scale: header or None)
     assert minutes_per_seed("q2") == ((3 + 2) / 2, "processor, without evaluation")
     header = {**header, "cpu_minutes": "7.0 in all, 3.50 for a seed (median)"}
     assert minutes_per_seed("q2") == (3.5, "processor")
     del header["cpu_minutes"]
     logs = logs.drop(columns="cpu_seconds")
     assert minutes_per_seed("q2") == (4.1, "wall")
-    header = None
+    header = {}
     assert minutes_per_seed("q2") is None

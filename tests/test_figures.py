@@ -157,7 +157,9 @@ def test_long_names_stand_in_one_column(tmp_path: Path, quick: None) -> None:
         table = pd.concat([rows.assign(variant=rows["variant"] + letter * (length - 1)) for letter in "cde"])
         write_csv(tmp_path / f"{NAME}-laptop.csv", table, {"seeds": "0..2", "minutes": "1", "machine": "a"})
         show_shipped(NAME, {"title": "steps"})
-        assert plt.gcf().axes[0].get_legend()._ncols == columns
+        legend = plt.gcf().axes[0].get_legend()
+        assert legend is not None
+        assert legend._ncols == columns  # type: ignore[attr-defined]
 
 
 def test_an_experiments_baseline_is_black_and_the_ledger_keeps_the_names(tmp_path: Path, quick: None) -> None:

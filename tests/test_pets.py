@@ -211,7 +211,7 @@ def test_bad_configurations_are_refused_by_name():
         PETSConfig(robust="worst", propagation="ts1")
     for lonely in ({"propagation": "mean"}, {"num_particles": 1}):
         with pytest.raises(ValueError, match=r"robust is 'variance', .*expected several particles"):
-            PETSConfig(robust="variance", **lonely)  # type: ignore[arg-type]
+            PETSConfig(robust="variance", **lonely)
     with pytest.raises(ValueError, match="num_trials"):
         PETSConfig(num_trials=0)
     with pytest.raises(ValueError, match="num_particles is 5, expected a multiple of the 2 elites"):

@@ -47,7 +47,7 @@ def test_trials_differ_and_do_not_depend_on_how_many_calls_they_took(tmp_path, i
 
 
 def test_calls_at_the_same_time_try_different_points_and_share_the_number(tmp_path, invented):
-    calls = []
+    calls: list[object] = []
 
     def another_call_meanwhile(overrides):
         if not calls:
