@@ -989,7 +989,7 @@ plt.show()
 # weights that are kept are those with the best *mean*), and the orange one is small. In the gap and outside
 # the orange line rises. Don't read much into the blue one there: nobody trained it.
 #
-# And look at the gap on the left once more: the truth has a bump there that no member thinks of. Networks of
+# And look at the gap on the left once more: the truth has a bump there that no member reaches. Networks of
 # one kind that saw the same two ends make similar guesses. Disagreement shows that something is unknown; it
 # is no upper bound on how unknown.
 
@@ -1252,13 +1252,13 @@ axes[1].legend(loc="upper left")
 plt.show()
 
 # %% [markdown]
-# In the gap everybody is too sure, since nobody expects the bump; the ensemble's wide intervals (at the right
+# In the gap everybody is too sure, since nobody reaches the bump; the ensemble's wide intervals (at the right
 # end of the curve) catch far more of the truth than a member's. Where there were data, the intervals are a bit
-# too wide: the noise of the quiet half was overestimated. So, as a statement of probabilities, handle with
-# care.
+# too wide: the noise was overestimated, in the quiet half by a factor of two. So, as a statement of
+# probabilities, handle with care.
 #
 # But the picture on the right is what a planner needs, and there the ensemble does well: where it doubts, it
-# is wrong; where it doesn't, it is right, over two powers of ten. From next week on, plans will be
+# is wrong; where it doesn't, it is right, over nearly two powers of ten. From next week on, plans will be
 # judged by members that disagree, and the gate of Dyna-PPO in week 6 is made of this very number.
 
 # %% [markdown] exercise="prioritized-replay" number="4.7" title="Prioritized replay" points=6 difficulty=4 minutes=45 bonus=true
