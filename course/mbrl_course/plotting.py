@@ -466,6 +466,7 @@ def _short_labels(names: Sequence[str], baseline: str) -> dict[str, str]:
     if len({field for field, _, _ in pairs.values()}) > 1:
         return labels
     for name, (field, _, value) in pairs.items():
+        field, value = field.strip(), value.strip()
         speaks = not _NUMBER.match(value) and not iskeyword(value)  # "mean" does, unlike "3" and "True"
         labels[name] = value if speaks else f"{field.replace('_', ' ')} {value}"
     return labels

@@ -1404,8 +1404,9 @@ for ax, values, title, label, colors, dots in (
 plt.show()
 
 # %% [markdown]
-# Among the data the price is small, and outside it grows. Whether an agent that still *collects* data should
-# pay it is another question: it would never find out what is there. The experiments measure that.
+# Among the data the price is small, and outside it grows, above and below most of all. Whether an agent that
+# still *collects* data should pay it is another question: it would never find out what is there. The
+# experiments measure that.
 
 # %% [markdown]
 # ## How far to trust the model?
@@ -1846,8 +1847,8 @@ plt.show()
 
 # %% [markdown]
 # The solid line is where the classifier changes its mind, the dotted ones are the truth, crosses are the ends
-# that it has seen. Where there are crosses it finds the border, and the balanced one draws it closer to the
-# middle. In corners without any data both of them guess.
+# that it has seen. Where there are crosses the balanced one finds the border. The plain one draws it further
+# out, and misses ends on the left. In corners without any data both of them guess.
 #
 # ## A pole in a few hundred steps
 #

@@ -434,7 +434,7 @@ pd.concat({"Cart-pole": seed_by_seed("mbpo-cartpole", *lengths), "Half-cheetah":
 # one, but the agent makes the same number of updates. So what did the longer rollouts change?
 
 # %% [markdown] kind="written" id="explain-length" points=4
-# **Model answer.** (a) In our run it grows some four to thirteen times from the first step to the tenth. With the data it does not simply
+# **Model answer.** (a) In our run it grows some four to fourteen times from the first step to the tenth. With the data it does not simply
 # fall: after ten steps the fit after 150 real steps has 0.05, the one after 225 has 0.2, then come 0.03 and 0.08. The first policy
 # behaved like the random one that had collected the data; the second one had learned to go elsewhere, and there the model knew nothing. That is $\epsilon_m'$, the error under the *new* policy: it rises with how far the
 # policy has moved, and falls when the data follow.
@@ -447,7 +447,7 @@ pd.concat({"Cart-pole": seed_by_seed("mbpo-cartpole", *lengths), "Half-cheetah":
 # and with the schedule from one to five, 1,000 with fifteen. That is a hint and no more: the seeds' ranges (1,250 to 1,750, 1,000 to 1,500, 1,000 to 1,250) share values, on a
 # grid of 250 steps. And of the three runs with fifteen steps, which all got there, one ended at -388: it had lost it again.
 # On the half-cheetah the three shipped seeds are in CS285's order at *equal* updates: after 8,000 real steps SAC is at -68 [-236, 30], Dyna
-# at 158 [117, 211], MBPO at 538 [345, 710], and all are still learning (CS285's "at least 1000" is after 50,000 steps). In CS285's own comparison SAC makes a fifth of
+# at 158 [117, 211], MBPO at 538 [345, 710], and MBPO is still climbing (CS285's "at least 1000" is after 50,000 steps). In CS285's own comparison SAC makes a fifth of
 # the updates of the others, so that its order could have been due to the updates alone; in these curves it isn't: imagined transitions help at equal updates. What they don't
 # say is whether the length of the rollouts did it. From Dyna to MBPO the share of real transitions falls from 0.5 to 0.1, too, and no run changes one of the two alone.
 # Three seeds are few, but each of them has the same order (by 87 at least from SAC to Dyna, by 197 from Dyna to MBPO).
@@ -527,17 +527,17 @@ seed_by_seed("mbpo-penalty", *((f"penalty={beta}", "penalty=0") for beta in ("0.
 # many seeds would you want before you said so in public?
 
 # %% [markdown] kind="written" id="explain-rest" points=3
-# **Model answer.** (a) In our run the agent's updates took about 74, 70 and 89 % (cart-pole, Pendulum, half-cheetah), the fits
-# 22, 28 and 7 %, the world 3, 1 and 4 %, and the rollouts about 1 % at the most. So the updates: but if they cost nothing at
-# all, the whole would be three to four times as fast, nearly nine times on the half-cheetah, and no more. Faster rollouts would gain nothing.
+# **Model answer.** (a) In our run the agent's updates took about 71, 77 and 90 % (cart-pole, Pendulum, half-cheetah), the fits
+# 25, 21 and 6 %, the world 3, 2 and 4 %, and the rollouts about 1 % at the most. So the updates: but if they cost nothing at
+# all, the whole would be about three and a half, four and ten times as fast, and no more. Faster rollouts would gain nothing.
 #
 # (b) Over five seeds, after 400 steps: 175 [134, 197] for a share of 0, 192 [165, 200] for 0.05, 165 [118, 200] for 0.5, and
 # 85 [42, 120] for 1. So some imagination is worth a lot: a share of 1 is behind 0.05 in all five seeds, by 55 to 168.
 # Shares of 0 and 0.5 are ahead in some seeds and behind in others, so nothing is shown: imagination alone does no harm that these
 # seeds could show. `real ratio 1` is SAC with as many updates, at 66 [36, 91], ahead in two of five seeds: only the random numbers
 # differ (the rollouts that nobody reads also draw some). On the pendulum (three shipped seeds, rollouts of one step) all shares end between -145 and -169, and against
-# 0.05 each has seeds on both sides. A single seed says little: in our live run it ends at 199 and SAC with as many updates at 77, and
-# its line jumps from 60 to 199 in the last 50 steps.
+# 0.05 each has seeds on both sides. A single seed says little: in our live run it ends at 200 and SAC with as many updates at 77, and
+# its line jumps from 60 to 200 in the last 50 steps.
 #
 # (c) Nothing that could be told from chance: 193 [128, 199] with a penalty of 0.5 and 185 [154, 199] with 2, against 192 [165,
 # 200] without; seed by seed the differences have both signs. On the pendulum (three seeds) -153 without, -154, -162 and -179 with 0.1, 0.5 and 2: downhill, but
