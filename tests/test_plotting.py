@@ -115,6 +115,9 @@ def test_names_that_differ_in_more_than_numbers_keep_their_places(quick: None) -
     shown = labels(plotting.plot_learning_curves({name: curves(3) for name in ways}))
     assert shown == ["ts1", "mean", "propagation True"]
     assert labels(plotting.plot_learning_curves({"horizon=5": curves(3)})) == ["horizon=5 (3 seeds)"]
+    lengths = {f"k = {k}": curves(3) for k in (1, 10)}
+    shown = labels(plotting.plot_learning_curves(lengths))
+    assert [label.removesuffix(" (3 seeds)") for label in shown] == ["k 1", "k 10"]
 
 
 def test_colors_of_lines(quick: None) -> None:
