@@ -114,7 +114,7 @@ plt.show()
 
 # %% [markdown]
 # With three seeds nearly a third of them have something to report, and those who lost 20 % won't write. With
-# ten it is still one in six. Percentages make it worse: the gains run from -60 % to above +140 %, because a
+# ten it is still one in six. Percentages make it worse: the gains run from below -60 % to above +140 %, because a
 # small number below the line is easily doubled.
 
 # %% [markdown] exercise="iqm" number="8.1" title="The interquartile mean" points=4 difficulty=1 minutes=10
@@ -264,7 +264,7 @@ for ax, runs, title in zip(axes, (steady, wild), ("3 of 10 runs fail", "1 of 20 
 plt.show()
 
 # %% [markdown] exercise="bootstrap" number="8.2" title="The bootstrap" points=7 difficulty=3 minutes=30
-# Ten runs gave an IQM of 141. What would *another* ten runs have given? One would have to repeat the
+# Ten runs gave an IQM of 173. What would *another* ten runs have given? One would have to repeat the
 # experiment a thousand times. The bootstrap repeats it with what is there: draw ten of the ten runs **with
 # replacement**, so that some come twice and some not at all, and take their IQM. Again and again, $R$ times.
 # The values scatter about as much as those of real repetitions would.
@@ -1101,15 +1101,15 @@ ax.legend(loc="lower right")
 plt.show()
 
 # %% [markdown]
-# Three starts (dots) and their mean. From the first two the pendulum hangs. The short-sighted planner with
+# Three starts (dots) and their mean. From the first and the last it has to swing up. The short-sighted planner with
 # the true reward can't see that swinging *away* pays later, and stays below; with the potential it swings up
-# from a plan of 0.15 s. The third start is nearly upright, and there the bonus harms at the shortest horizon,
+# from a plan of 0.15 s. The second start is nearly upright, and there the bonus harms at the shortest horizon,
 # naive or not: the right energy is good wherever the pendulum is, and the planner does not see far enough to
 # know better. The theorem is about best policies, and this planner isn't one. (Three starts show a mechanism.
 # They are no measurement.)
 
 # %% [markdown] exercise="budget" number="8.6" title="A fair budget" points=3 difficulty=2 minutes=15
-# Claim 9: 50 policy updates for each real step instead of 20. It would be odd if that did not help, at equal
+# Claim 9: 50 policy updates instead of 20. It would be odd if that did not help, at equal
 # *real steps*. But it costs two and a half times the computing. And an agent that plans may need few real
 # steps and hours of time. Better at *what* cost? There are at least three: env steps (what a robot pays),
 # seconds (what you pay), and model calls (what both pay, on any machine).

@@ -155,17 +155,18 @@ at_equal_cost(load_results("clinic-mbpo", "laptop"), "50 updates", "MBPO")
 # (b) Do the course's ten seeds say the same as yours? If not, which do you believe, and why?
 
 # %% [markdown] kind="written" id="explain-updates" points=4
-# **Model answer.** (a) Nothing is shown at either budget. After 1,200 real steps our three seeds have -153 with
-# 50 updates and -441 without: a gain of 288, but its interval, -11 to 711, holds 0. At 18 CPU seconds the sign
-# turns round: -785 against -371, a loss of 414, with -1067 to 202. So the budget decides as much as the change
-# does: a run with 50 updates takes 39 CPU seconds, one without 19, and in the same time the unchanged agent has
-# had about twice as many real steps. Even a "real" would need a grain of salt here: a 95 % interval of three seeds
-# holds the truth in about 70 % of the experiments (8.2).
+# **Model answer.** (a) At equal real steps the verdict is "real": after 1,200 steps our three seeds have -171 with
+# 50 updates and -622 without, a gain of 451, and its interval, 20 to 824, is just above 0. At 21 CPU seconds nothing
+# is shown: -554 against -699, a gain of 144, with -364 to 640. So the budget decides as much as the change does: a
+# run with 50 updates takes 42 CPU seconds, one without 23, and in the same time the unchanged agent has had nearly
+# twice as many real steps. And the "real" needs a grain of salt: a 95 % interval of three seeds holds the truth in
+# only about 70 % of the experiments (8.2).
 #
-# (b) They agree in both signs and both verdicts, but the effect at equal steps is a third of ours: +97 (-64 to
-# 369) after 1,200 steps, -477 (-1023 to 139) at 14 CPU seconds; a run with 50 updates beats one without with
-# probability 0.60 and 0.29 (ours: 0.67 and 0.22). I believe the ten. With three seeds a single run, the unchanged
-# one that ended at -864, makes much of the gain; among ten a single run counts for less.
+# (b) No. At equal steps they agree in the sign, but their effect is about a fifth of ours and not shown: +97 (-64 to
+# 369). At 14 CPU seconds even the sign is another one: -477 (-1023 to 139), not shown either. A run with 50 updates
+# beats one without with probability 0.60 and 0.29 (ours: 0.89 and 0.78). I believe the ten. Two of our three
+# unchanged runs were slow, and ended at -708 and -995; of the course's ten only three ended below -550. Three seeds
+# can have such luck, and their interval knows of no other.
 #
 # **Rubric.** 2 points for (a): reads both intervals correctly (1), and tells the two budgets apart (1). 2
 # points for (b): compares with the shipped seeds (1), and gives a reason that has to do with the number of
@@ -473,14 +474,16 @@ table
 # budget?
 
 # %% [markdown] kind="written" id="explain-tuning" points=3
-# **Model answer.** (a) Not in our run: the best trial had -1212, and the same measure with three new seeds is -1426 on average
-# (-1489 to -1325), below the untuned -1339 (-1478 to -1130). But there was nothing to hold. All eight trials lie
-# between -1481 and -1212, about where the random policy is (-1242): after 600 steps none of them had learned
-# anything. And by the same measure ten runs of *one* setting lie between -1532 and -49, by their seeds alone, more
-# than five times as far apart as the eight trials. So the order of the trials is chance. A trial that is too short to
-# learn in, with a single seed, ranks nothing; Optuna has tuned noise. (Eight trials are a random search anyway: TPE
-# draws its first ten at random.) Better with the same steps: two settings, two whole runs each. After 1,200 steps
-# all ten runs of the one setting are above the random policy, though with -783 to -50 even then two seeds say little.
+# **Model answer.** (a) Not in our run: the best trial had -1024, and the same measure with three new seeds is -1405 on average
+# (-1512 to -1261), no better than the untuned -1383 (-1490 to -1270). After the whole 1,200 steps the two are alike as
+# well, -604 and -622. And there was little to hold. The eight trials lie between -1764 and -1024, and only two of them
+# above the random policy (-1242): after 600 steps hardly anything had been learned. By the same measure ten runs of
+# *one* setting lie between -1532 and -49, by their seeds alone, twice as far apart as the eight trials. So the order
+# of the trials is mostly chance. (Only the last, with the lowest learning rate, is below all ten.) A trial that is too
+# short to learn in, with a single seed, ranks next to nothing; Optuna has tuned noise. (Eight trials are a random
+# search anyway: TPE draws its first ten at random.) Better with the same steps: two settings, two whole runs each.
+# After 1,200 steps all ten runs of the one setting are above the random policy, though with -783 to -50 even then two
+# seeds say little.
 #
 # (b) The 4800 steps of the search and their time. The rival could have had a run that is five times as long, or four
 # more seeds, or a search of its own. A fair report tunes all agents within the same budget, evaluates on other
