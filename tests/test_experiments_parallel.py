@@ -141,13 +141,13 @@ def threads_of_torch(number):
     torch.set_num_threads(before)
 
 
-def test_a_run_has_one_thread_unless_it_is_told_otherwise(tmp_path):
+def test_a_run_keeps_the_threads_there_are_unless_it_is_told_otherwise(tmp_path):
     with threads_of_torch(2):
         for threads in ({}, {"threads": 3}):
             quick(out=tmp_path, seeds=[len(threads)], **threads)
             assert torch.get_num_threads() == 2
     found = [read_header(path)["threads"] for path in sorted(tmp_path.glob("*/*/seed_*.csv"))]
-    assert found == ["1", "3"]
+    assert found == ["2", "3"]
     for jobs in (1, 2):
         with pytest.raises(ConfigError, match="threads is 0, expected at least 1"):
             quick(out=tmp_path, threads=0, jobs=jobs)
@@ -158,6 +158,7 @@ def test_sweeps_use_all_cores_and_other_verbs_one():
     assert parse(["sweep", "q2", "horizon=1,2"]).jobs == os.cpu_count()
     assert parse(["run", "q2"]).jobs == parse(["tune", "q2", "horizon=1..2"]).jobs == 1
     assert parse(["sweep", "q2", "horizon=1,2", "--threads", "2", "--jobs", "3"]).threads == 2
+    assert parse(["run", "q2"]).threads == 1
 
 
 def test_tables_find_their_columns_and_count_what_was_reached():

@@ -112,7 +112,7 @@ def run(
     *,
     fresh: bool = False,
     jobs: int = 1,
-    threads: int = 1,
+    threads: int | None = None,
     scheduler: str | None = None,
 ) -> pd.DataFrame:
     """Runs an experiment, or what is missing of it, and returns its results.
@@ -130,8 +130,9 @@ def run(
         progress: show progress bars.
         fresh: forget earlier results and checkpoints of these seeds.
         jobs: so many seeds at a time, each in a process of its own.
-        threads: of PyTorch, for each seed. All results that ship were made with one; the last digits of a
-            sum, and with them a whole run, can depend on it.
+        threads: of PyTorch, for each seed; None leaves them as they are, and gives one to each process of
+            `jobs`. All results that ship were made with one, as the command line does it; the last digits of
+            a sum, and with them a whole run, can depend on it.
         scheduler: address of a Dask cluster that runs the seeds instead.
 
     Returns:
@@ -147,10 +148,10 @@ def run(
     if jobs > 1 or scheduler is not None:
         if out is None:
             raise ConfigError("out is None, expected a folder where processes can leave their results")
-        todo = _jobs(name, seeds, scale, overrides or {}, out, fresh, threads)
+        todo = _jobs(name, seeds, scale, overrides or {}, out, fresh, 1 if threads is None else threads)
         _run_jobs(todo, jobs, scheduler, progress)
         fresh = progress = False  # what is left to do is to read the results
-    with _torch_threads(threads):
+    with _torch_threads(torch.get_num_threads() if threads is None else threads):
         return run_experiment(
             experiment, config, seeds, scale, overrides=overrides, out=out, fresh=fresh, progress=progress
         )

@@ -925,7 +925,7 @@ plt.show()
 # %% [markdown]
 # ### How far ahead, and how many guesses?
 #
-# More guesses never hurt, but for the time they take. The horizon is another matter. Two tasks with the true
+# More guesses should only help, but for the time they take. The horizon is another matter. Two tasks with the true
 # dynamics, the mean return over a few starts: the obstacles, and a pendulum that is too weak to swing up in one
 # go. **Which of the two needs a long horizon? And what is wrong with a very long one?**
 
@@ -963,6 +963,7 @@ plt.show()
 # small. The pendulum has to move *away* from its goal first, and a planner that sees two steps does not know what
 # for: it hangs. But every further step of the horizon is also a further dimension to search, so with few guesses a
 # long plan is a bad plan. That is the price of random shooting, and it is why week 3 exists.
+# (The pendulum's curve is a mean over two starts: that 100 guesses beat 1,000 at one horizon may well be chance.)
 
 # %% [markdown] exercise="on-policy-loop" number="2.5" title="The on-policy loop" points=5 difficulty=2 minutes=15
 # Away with the oracle. The model is now learned, from data of random actions at first. But random actions stay near

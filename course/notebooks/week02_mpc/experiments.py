@@ -15,8 +15,8 @@
 # prediction to write down, and after it a question about what you saw. Both are read by a person. A wrong prediction
 # with a reason earns full marks.
 #
-# **Time** on two cores: about six minutes with `SCALE = "laptop"`, less than one with `"smoke"`.
-# With `"full"`, the published setting, the obstacles take about half an hour; reacher and cheetah take hours, and run
+# **Time** on two cores: six to ten minutes with `SCALE = "laptop"`, less than one with `"smoke"`.
+# With `"full"`, the published setting, the obstacles take about an hour; reacher and cheetah take hours, and run
 # at that scale only.
 
 # %% kind="parameters"
@@ -83,7 +83,7 @@ config = get_config("q2", SCALE)
 config
 
 # %% [markdown]
-# **Write down your prediction.** An episode of random actions earns about -160 to -170 (100 steps, at a mean distance
+# **Write down your prediction.** An episode of random actions earns about -160 to -175 (100 steps, at a mean distance
 # of 1.6 or so). With the true dynamics, planning earned about -18 in `build.ipynb`. What will planning in this model
 # earn: nearer to the random policy, half-way, or nearer to the oracle? The data are random walks from the upper part of
 # the map: what can the model know, and what can it not?
@@ -219,7 +219,8 @@ plt.show()
 
 # %% [markdown] kind="written" id="early-end" points=3
 # **Model answer.** (a) About -15 against -4.5: leaving looks much better, though it is the worst that can happen. In truth the
-# edge holds the point, the plan never ends, and the next plan is the same again. (b) There rewards are positive, so an early end
+# edge holds the point, the plan never ends, and the next plan is the same again. The two
+# starts that are farthest from an edge arrive all the same. (b) There rewards are positive, so an early end
 # costs what would have come, and the flag makes the planner avoid it. Without the flag each plan of H steps scores H whatever the
 # pole does, all scores are equal, and the planner acts at random. (c) For example: a large negative reward for leaving; adding a
 # constant that makes all rewards positive; scoring an ended plan as if its last reward went on for all the steps that are left; a
@@ -280,13 +281,13 @@ ledger_table("q3-obstacles", loop, SCALE)
 # know whether a model is good enough to plan in?
 
 # %% [markdown] kind="written" id="loop" points=3
-# **Model answer.** (a) Nearly all: from about -165 to around -40. The later ones gain some fifteen points, and the curve goes up
-# and down by nearly as much, since an iteration has only a few dozen episodes. What is left to learn are the walls, and that takes
+# **Model answer.** (a) Nearly all: from about -165 to around -40. The later ones gain some fifteen points, and a single seed can go
+# up and down by as much, since an iteration has only a dozen or two episodes. What is left to learn are the walls, and that takes
 # gradient steps: with 500 in each iteration five seeds end at -21 to -26, at the published -25 to -20 and not far from the planner's
 # return in the true dynamics. With 20, as in CS285's own setting, five seeds of the same size end at -22 to -44 (three at full
 # scale, which are shown too, at -28 to -34), and with 100 at -26 to -37 (`mbrl-course run q3-obstacles --set gradient_steps=20`). (b) Hardly:
-# the return jumps by 130 in the first iteration, while the hold-out loss moves little in all six (from 0.06 to 0.04), and at times rises where
-# the return does, too. With 20 gradient steps it even grows from one iteration to the next, from 0.09 to 0.15 at full scale. The hold-out set is drawn from all data so far, and these
+# the return jumps by 130 in the first iteration, while the hold-out loss falls slowly over all six (from 0.06 to 0.04), and at times rises where
+# the return does, too. With 20 gradient steps it even grows after the second iteration, from 0.08 to 0.16 at full scale. The hold-out set is drawn from all data so far, and these
 # change: the planner goes where walls are, and such transitions are harder to predict than a random walk in free space. Losses of
 # different iterations are measured on different data. And the loss weighs all dimensions and places alike, the planner does not. (c)
 # The error on the states and actions that the planner visits, over several steps (E_k along its plans), or a fixed test set with
@@ -341,7 +342,7 @@ plt.show()
 # **Model answer.** (a) Read off the plot: one or two hundred steps, 5 to 10 random episodes. (b) Random episodes begin in the middle
 # of the track and end when the pole falls. More of them hold no more of what ends a long episode, a slow drift to the end of the
 # track; data of the planner's own episodes would (the loop of experiment 3). Also: every fit begins with new random weights, and a
-# model that is slightly biased to one side lets the cart drift; three evaluation episodes with returns between 20 and 500 make a noisy
+# model that is slightly biased to one side lets the cart drift; three evaluation episodes of very different length make a noisy
 # mean; a horizon of 15 steps does not see a drift that ends the episode much later. (c) Time when acting: every single action
 # costs a hundred imagined sequences of 15 steps in three networks, where a policy needs one forward pass. It also has to know the
 # reward and the end as functions, and a plan is as short-sighted as its horizon.
