@@ -1426,7 +1426,8 @@ plt.show()
 # After one random trial the members fan out soon: they have seen one pole fall, and each has made up its own
 # mind. That fan is the doubt that TS-infinity keeps alive over a whole plan. And sometimes the whole fan is
 # wrong: all members hope, and the pole falls. In the last trial they agree for most of the way, and the real
-# line runs among them. (Your numbers may differ a little from ours: it depends on the order in which you draw.)
+# line stays with them; after step 45 they part, and it runs above them all. (Your numbers may differ a little from
+# ours: it depends on the order in which you draw.)
 #
 # And now a plan itself: what the particles of the *chosen plan* do, at each step of a fresh episode, over what
 # then happened. The plan is never carried out as a whole, only its first action. So the real line may leave

@@ -154,7 +154,7 @@ plt.show()
 ledger_table("pets-cartpole", swingup, SCALE)
 
 # %% [markdown]
-# The axes are cut off at -500: where a line leaves the picture, the cart ran away.
+# The axes are cut off at -500: where a line or a band leaves the picture, a cart ran away.
 #
 # The last trial says little by itself. Say that the task is *solved* in the first trial that earns 100 or more of the
 # 200: the pole stood for some three quarters of the time. How long did that take? (Medians over seeds; infinite where
@@ -233,7 +233,7 @@ for name in ("pareto-pets-cartpole", "pareto-pets-pendulum"):
 # **Model answer.** (a) Per step, in the last trial of the five shipped seeds: 63 [-31, 123] with the small budget, 116 [109, 129] with
 # the middle one, 141 [132, 148] with the large one (IQM, 95 % interval). That the large one ends highest is supported: its worst
 # seed earned 131, and of the ten other seeds one earned more (132). Middle against small is not: of the small one's seeds two
-# earned 123, the others 59, 8 and -50. Early on nothing is: for four trials the seeds of one budget lie hundreds apart.
+# earned 123, the others 59, 8 and -50. Early on nothing is: for four trials the seeds of one budget lie 140 and more apart.
 # A part of it may be the search alone: in the *true* dynamics the budgets earned 33, 121 and 148, the same order, and a plan
 # of 0.6 s sees no use in letting the pole fall back, however good the model. But these are single episodes, and no
 # ceiling: with its learned model the small budget earned 63, and 123 in two seeds.
@@ -408,7 +408,7 @@ make_film(draw, len(imagined[last]), fps=12, size=(5.6, 4.0), title="particles o
 # %% [markdown] kind="written" id="explain-promise" points=4
 # **Model answer.** (a) In trial 1 the first thirty or so keep their promise, or promise a little too little: the pole still hangs, as it did
 # in the data. They are above the line from about step 40 on. In trial 3 they stand in a column: in truth the pole spins and earns about 0, whatever the
-# plan, while the plans promise up to four per step, and the task can give no more than 1. The model imagines a pole
+# plan, while the plans promise up to 4.7 per step, and the task can give no more than 1. The model imagines a pole
 # "higher than upright" (its particles leave the picture), and the search finds just such plans. The median plan of trial 3
 # promised 1.6; in the five shipped seeds 0.95 with the middle budget and 1.08 with the large one, where -0.13 and -0.12 came of it.
 #
@@ -550,7 +550,7 @@ show_shipped("pets-pendulum-warm-start", {"title": "Pendulum: start of a search"
 
 # %% [markdown]
 # In the true dynamics of the swing-up (week 3) starting from nothing cost 40 % of the return. With a learned model five seeds do
-# not show it: 108 [67, 121] in the last trial for `repeat`, 100 [18, 117] for `zero`, 90 [74, 97] for `none`. What the model gets
+# not show it: 108 [67, 121] in the last trial for `repeat`, 100 [18.5, 117] for `zero`, 90 [74, 97] for `none`. What the model gets
 # wrong costs more than what the search misses. And on the pendulum all three reach -200 after the same 600 steps (medians).
 #
 # ## What to take along
