@@ -88,8 +88,11 @@ episode_film(task, test.obs[:100], every=2, fps=20, title="Random actions", prog
 #
 # Three models of these data, named as STEPS x (LAYERS x WIDTH):
 #
-# | model | gradient steps | hidden layers | weights | |---|---|---|---| | 500x(1x32) | 500 | one of 32 |
-# 1,600 | | 5x(2x250) | 5 | two of 250 | 75,000 | | 500x(2x250) | 500 | two of 250 | 75,000 |
+# | model | gradient steps | hidden layers | weights |
+# |---|---|---|---|
+# | 500x(1x32) | 500 | one of 32 | 1,600 |
+# | 5x(2x250) | 5 | two of 250 | 75,000 |
+# | 500x(2x250) | 500 | two of 250 | 75,000 |
 #
 # All take mini-batches of 512 and Adam with a learning rate of 0.001. Inputs and targets get 1 % noise, as in
 # CS285: a model that is to feed on its own predictions should not mind small deviations.
@@ -265,7 +268,7 @@ for dim in worst.tolist():
 
 # %% [markdown] kind="written" id="explain-horizon" points=4
 # **Model answer.** (a) $E_k$ rises quickly over the first steps and then more slowly: from k = 1 to 20 it
-# grows to four to six times, less than in proportion to k, far from the k² of a constant drift. The cheetah
+# grows to four to seven times, less than in proportion to k, far from the k² of a constant drift. The cheetah
 # is heavily damped, so that deviations of velocities fade instead of doubling, and errors are random rather
 # than one-sided. The barely trained model predicts nearly the same small change always, so it stays about
 # where it started. It is then compared with a real state that soon has nothing to do with the start: the
