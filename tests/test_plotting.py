@@ -22,8 +22,11 @@ from mbrl_course.films import Film, SearchStep
 
 
 @pytest.fixture(autouse=True)
-def _close_figures() -> Iterator[None]:
-    yield
+def _plain_matplotlib() -> Iterator[None]:
+    """Whatever style a notebook's cells, tested in the same process, have chosen."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        yield
     plt.close("all")
 
 
