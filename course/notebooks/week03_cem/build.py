@@ -263,8 +263,8 @@ plot_search(
 plt.show()
 
 # %% [markdown]
-# Some elites sit on the right peak, some on the left hill, and the mean of the two lies between them, where
-# nothing is. Keep this picture in mind: a Gaussian has one centre. It can't say "here *or* there", and has to
+# Most elites sit on the right peak, two on the left hill, and the mean of all lies off the peak, on the way to
+# the hill. Keep this picture in mind: a Gaussian has one centre. It can't say "here *or* there", and has to
 # be made to decide by the next rounds.
 
 # %% [markdown] exercise="cem-iteration" number="3.2" title="One iteration of CEM" points=7 difficulty=3 minutes=25
@@ -512,7 +512,7 @@ search_film(steps, landscape, title="CEM", progress=False)
 
 # %% [markdown]
 # The same search, four of its iterations beside each other. Each Gaussian was fitted to the orange elites of
-# the panel before.
+# the iteration before.
 
 # %%
 axes = new_axes(columns=4, width=3.6, height=3.8)
@@ -1047,7 +1047,7 @@ plt.show()
 # </details>
 # <details><summary>Answer to the prediction</summary>
 #
-# About once or twice: the slow frequencies dominate, and the slowest one that fits swings once in 30 steps.
+# About five times: the slow frequencies dominate, but near zero the fast ones still turn the sign to and fro.
 # White noise changes sign about fifteen times.
 # </details>
 
