@@ -263,9 +263,9 @@ plot_search(
 plt.show()
 
 # %% [markdown]
-# Most elites sit on the right peak, two on the left hill, and the mean of all lies off the peak, on the way to
-# the hill. Keep this picture in mind: a Gaussian has one centre. It can't say "here *or* there", and has to
-# be made to decide by the next rounds.
+# Most elites sit on the right peak, two on the left hill, and the mean of all lies off the peak, on the way
+# to the hill. Keep this picture in mind: a Gaussian has one centre. It can't say "here *or* there", and has
+# to be made to decide by the next rounds.
 
 # %% [markdown] exercise="cem-iteration" number="3.2" title="One iteration of CEM" points=7 difficulty=3 minutes=25
 # The second idea: repeat. One iteration draws a population from the Gaussian, scores it, and moves the

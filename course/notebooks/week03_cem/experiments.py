@@ -123,8 +123,8 @@ costs.unstack("planner").round(1)
 # %% [markdown]
 # Now the returns. The line is the interquartile mean (IQM) over seeds: the mean of what is left without the
 # best and the worst quarter. The band is its 95 % bootstrap interval (Agarwal et al., 2021, *Deep
-# reinforcement learning at the edge of the statistical precipice*; RLiable). Dashed, where there are any: the
-# results that ship with the course.
+# reinforcement learning at the edge of the statistical precipice*; RLiable). Dashed, where there are any:
+# the results that ship with the course.
 
 # %%
 axes = new_axes(columns=2, width=6.0, height=4.0)
@@ -215,16 +215,18 @@ plt.show()
 # What did the extra sequences, 250 instead of 20, buy?
 
 # %% [markdown] kind="written" id="explain-planners" points=4
-# **Model answer.** (a) With 50 sequences iCEM is clearly ahead (in our runs [147, 151] against [88, 130] for
-# CEM, [117, 135] for MPPI and [65, 103] for random shooting). MPPI is above random shooting, too. CEM overlaps
-# with both, and its probability of improvement on random shooting, 0.78 [0.55, 1.00], is only just above one
-# half. In the runs that ship with the course MPPI overlaps with random shooting, too ([84, 126] against [68,
-# 104]): the order of these three is not certain. With 250, all three searches are clearly above random
-# shooting (142 and more against at most 106), and iCEM is still above CEM and MPPI, though by little.
+# **Model answer.** (a) With 50 sequences iCEM is clearly ahead (in our runs [147, 151] against [88, 130]
+# for CEM, [117, 135] for MPPI and [65, 103] for random shooting). MPPI is above random shooting, too. CEM
+# overlaps with both, and its probability of improvement on random shooting, 0.78 [0.55, 1.00], is only just
+# above one half. In the runs that ship with the course MPPI overlaps with random shooting, too ([84, 126]
+# against [68, 104]): the order of these three is not certain. With 250, all three searches are clearly
+# above random shooting (142 and more against at most 106), and iCEM is still above CEM and MPPI, though by
+# little.
 #
-# (b) A good median can go with bad days: with 50 sequences CEM had a median of 121 and a worst run of 18, MPPI
-# 125 and 112, iCEM 150 and 137. In the runs that ship it was MPPI that had the bad day (median 112, worst run
-# -19). For a single use the worst run counts: take the planner with the narrow spread, or a larger budget.
+# (b) A good median can go with bad days: with 50 sequences CEM had a median of 121 and a worst run of 18,
+# MPPI 125 and 112, iCEM 150 and 137. In the runs that ship it was MPPI that had the bad day (median 112,
+# worst run -19). For a single use the worst run counts: take the planner with the narrow spread, or a
+# larger budget.
 #
 # (c) The differences between starts cancel. With 20 sequences random shooting was behind on half of the
 # starts, by up to 340, CEM and MPPI on one, by about 120 and 110, and iCEM on none: a clear order, where the
@@ -391,12 +393,12 @@ ledger_table("q5", cheetah, SCALE)
 # %% [markdown] kind="written" id="explain-cheetah" points=4
 # **Model answer.** (a) CEM is ahead of random shooting from the first plans on: in our run random shooting
 # got to about 130 after five iterations and CEM with 2 iterations to about 530, while CEM with 4 earned 450
-# with the first model already, and 1000 at the end. It costs two and four times the model calls, here 1.8 and
-# 3 times the seconds, since fitting the models takes its time in all three. In one iteration between, CEM with
-# 4 fell to 130, below random shooting: a single bad episode, or a model that was fooled for a while;
-# one run can't tell. Over the five seeds that ship with the course the order holds: interquartile means of
-# 158 for random shooting, 642 for CEM with 2 iterations and 911 with 4; the intervals of the last two just
-# touch.
+# with the first model already, and 1000 at the end. It costs two and four times the model calls, here 1.8
+# and 3 times the seconds, since fitting the models takes its time in all three. In one iteration between,
+# CEM with 4 fell to 130, below random shooting: a single bad episode, or a model that was fooled for a
+# while; one run can't tell. Over the five seeds that ship with the course the order holds: interquartile
+# means of 158 for random shooting, 642 for CEM with 2 iterations and 911 with 4; the intervals of the last
+# two just touch.
 # (b) One run each tells nothing about a difference of the size that seeds alone make. At least five, better
 # ten, for both with the same starts, until the interval of the probability of improvement excludes one half.
 # (c) The reward is computed on predicted states. A model that predicts an impossible velocity, or a leg that
