@@ -662,7 +662,7 @@ plt.show()
 # (or less) those by disagreement.
 
 # %% [markdown]
-# Here the pendulum runs; the half-cheetah is shown from the results that ship.
+# Here the pendulum runs, for about a minute; the half-cheetah is shown from the results that ship.
 
 # %%
 replays = {name: load_results(name, "laptop") for name in ("prioritized-model", "prioritized-noise")}

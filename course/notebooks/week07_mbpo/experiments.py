@@ -184,7 +184,7 @@ show_shipped(
 )
 
 # %% [markdown]
-# InvertedPendulum, MuJoCo's own: the first 1000 steps here (the shipped runs go on to 2000).
+# InvertedPendulum, MuJoCo's own: the first 1000 steps here (a minute; the shipped runs go on to 2000).
 
 # %%
 inverted = run_variants(

@@ -421,7 +421,7 @@ print(f"{tuning_seconds:.0f} CPU seconds, evaluation included")
 trials.round(4)
 
 # %% [markdown]
-# The best setting with new seeds, whole runs. The untuned ones are those of part 1: they have the same seeds.
+# The best setting with new seeds, whole runs. The untuned ones are those of part 1: they have the same seeds. (A minute.)
 
 # %%
 found = {name: trials[name][0] for name in trials.columns[2:]}
