@@ -513,6 +513,10 @@ def test_shipping_more_seeds_keeps_those_that_ship(tmp_path: Path, monkeypatch: 
     header = read_header(ship("warm-start", "smoke", second, shipped, extend=True))
     assert header["seeds"] == "0..2" and "minutes" in header and "cpu_minutes" not in header
     assert read_header(ship("warm-start", "smoke", second, shipped))["seeds"] == "1..2"
+    text = path.read_text().replace("# machine: ", "# machine: another one, ")
+    path.write_text(text)
+    again = read_header(ship("warm-start", "smoke", second, shipped, extend=True))
+    assert "another one" not in again["machine"], "no seed of the earlier table is left"
     changed = get_config("warm-start", "smoke", {**QUICK["warm-start"], "horizon": "2"})
     monkeypatch.setitem(configs, "smoke", changed)
     third = tmp_path / "third"

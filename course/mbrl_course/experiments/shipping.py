@@ -47,14 +47,15 @@ def ship_results(
             raise StaleResultsError(f"{target} was made with another configuration ({changes})")
         others = earlier[~earlier["seed"].isin(numbers)]
         kept = [int(seed) for seed in others["seed"].unique()]
-        numbers |= {*kept}
-        tables.append(others)
-        headers.append(header)
-        for key in MINUTES if kept else ():  # of earlier seeds only sum and median are known, if anything
-            numbers_of = re.findall(r"[\d.]+", header.get(key, "")) or ["nan", "nan"]
-            total, median = map(float, numbers_of)
-            in_all[key] += total * len(kept) / earlier["seed"].nunique()
-            spent[key] += [median] * len(kept)
+        if kept:  # else nothing of the earlier table is left, and nothing has to be said of it
+            numbers |= {*kept}
+            tables.append(others)
+            headers.append(header)
+            for key in MINUTES:  # of earlier seeds only sum and median are known, if anything
+                known = re.findall(r"[\d.]+", header.get(key, "")) or ["nan", "nan"]
+                total, median = map(float, known)
+                in_all[key] += total * len(kept) / earlier["seed"].nunique()
+                spent[key] += [median] * len(kept)
     table = pd.concat(tables).sort_values("seed", kind="stable")
     seeds = seed_text(sorted(numbers))
     meta = {
