@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import json
 import math
 import re
@@ -29,7 +30,7 @@ from mbrl_course.experiments import (
 )
 from mbrl_course.experiments.config import differences, parse, with_overrides
 from mbrl_course.experiments.files import LABELS, command_line, read_csv, read_header, run_folder
-from mbrl_course.experiments.shipping import seed_text
+from mbrl_course.experiments.shipping import seed_text, seeds_and_changes
 from mbrl_course.experiments.tuning import final_score
 from mbrl_course.experiments.variants import CountingModel, divergence_named, settings_of, variant_of
 from mbrl_course.experiments.week01 import curves_of, open_loop, parse_model, relative_error, trajectories
@@ -108,6 +109,8 @@ def test_every_experiment_runs_and_leaves_its_files(name: str, tmp_path: Path) -
         ("final-comparison", 3),
         ("ensemble-gap", 1),
         ("ensemble-on-policy", 1),
+        ("multi-step", 2),
+        ("pareto-obstacles", 3),
     ],
 )
 def test_an_interrupted_run_ends_as_an_undisturbed_one(
@@ -282,6 +285,9 @@ def test_bad_overrides_name_the_field(overrides: dict[str, object], message: str
         ("pets-cartpole", {"variants": "horizn=5"}, "variants holds 'horizn=5': there is no field 'horizn'"),
         ("pets-cartpole", {"variants": "one: horizon=x"}, "field 'horizon' is 'x', expected a whole number"),
         ("pets-cartpole", {"variants": "horizon"}, "expected such as 'NAME: FIELD=VALUE FIELD=VALUE'"),
+        ("multi-step", {"situations": "fog"}, "situations holds 'fog', expected some of whole state, small"),
+        ("multi-step", {"data_sizes": "5,500"}, "data_sizes is (5, 500), expected at least 10 each"),
+        ("pareto-obstacles", {"horizon": "0"}, "horizon is 0, expected at least 1"),
         ("dyna-ppo-gate", {"eval_every": "100"}, "eval_every is 100, expected a multiple of"),
         ("dyna-ppo-gate", {"match_updates": "yes"}, "match_updates is true, expected use_model false"),
         ("mbpo-pendulum", {"total_steps": "0"}, "total_steps is 0, expected at least 1"),
@@ -493,6 +499,14 @@ def test_shipping_gathers_all_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         FileNotFoundError, match=r"no finished seed in .*: run `mbrl-course run q2 --scale smoke`"
     ):
         ship("q2", "smoke", out=tmp_path, results=shipped)
+    changes = {"horizon": "2"}
+    with pytest.raises(FileNotFoundError, match=r"run `mbrl-course run q2 --scale smoke --set horizon=2`"):
+        ship("q2", "smoke", out=tmp_path, results=shipped, overrides=changes)
+    run("warm-start", [0, 1], "smoke", changes, out=tmp_path, progress=False)
+    header = read_header(ship("warm-start", "smoke", tmp_path, shipped, overrides=changes))
+    assert header["command"] == "mbrl-course run warm-start --scale smoke --seeds 0..1 --set horizon=2"
+    assert json.loads(header["config"])["horizon"] == 2
+    assert seeds_and_changes(header) == "seeds 0..1 with horizon=2"
 
 
 def test_shipping_more_seeds_keeps_those_that_ship(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -533,7 +547,9 @@ def test_everything_that_ships_can_be_read_and_says_how_it_was_made() -> None:
         assert header is not None
         assert frame["seed"].nunique() >= 3
         assert {"machine", "threads", "minutes", "command", "seeds", "config"} <= set(header)
-        assert differences(json.loads(header["config"]), get_config(name, scale)) == ""
+        words = shlex.split(header["command"])
+        changes = dict(word.split("=", 1) for flag, word in itertools.pairwise(words) if flag == "--set")
+        assert differences(json.loads(header["config"]), get_config(name, scale, changes)) == ""
     assert experiments.load_results("q2", "nonsense") is None
     assert experiments.load_header("q2", "nonsense") is None
     assert set(experiments.load_reference("q2")) <= {"q2, full", "q2, laptop"}

@@ -248,7 +248,13 @@ def _run_jobs(todo: Sequence[Job], jobs: int, scheduler: str | None, progress: b
 
 
 def ship(
-    name: str, scale: str, out: str | Path = "runs", results: Path | None = None, *, extend: bool = False
+    name: str,
+    scale: str,
+    out: str | Path = "runs",
+    results: Path | None = None,
+    *,
+    extend: bool = False,
+    overrides: Mapping[str, Any] | None = None,
 ) -> Path:
     """Gathers the finished seeds of an experiment into one table of the package, results/NAME-SCALE.csv.
 
@@ -258,6 +264,8 @@ def ship(
         out: where the runs lie.
         results: the folder to write to; the package's own by default.
         extend: keep the seeds of the table there is that were not run again.
+        overrides: fields in which the runs differ from the preset, such as {"precision": "bfloat16"}; the
+            table's command names them, and whoever shows its results says so.
 
     Returns:
         The path of the table.
@@ -266,4 +274,4 @@ def ship(
         FileNotFoundError: no seed is finished.
         StaleResultsError: a seed was run, or the table was made, with another configuration than today's.
     """
-    return ship_results(name, scale, get_config(name, scale), out, results, extend)
+    return ship_results(name, scale, get_config(name, scale, overrides), out, results, extend, overrides)

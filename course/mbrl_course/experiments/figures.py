@@ -22,7 +22,7 @@ from matplotlib.axes import Axes
 
 from mbrl_course.evaluation import iqm_interval
 from mbrl_course.experiments import get_experiment, list_experiments, load_header, load_results
-from mbrl_course.experiments.shipping import minutes_text
+from mbrl_course.experiments.shipping import minutes_text, seeds_and_changes
 from mbrl_course.experiments.tables import Layout, final_rows, labelled_groups, layout_of
 from mbrl_course.plotting import line_colors, new_axes, plot_learning_curves, styled
 
@@ -58,7 +58,7 @@ def shipped_note(name: str, scale: str = "laptop") -> str:
     """How the shipped results of an experiment were made, in a line; what makes them, where none ship."""
     for candidate in (scale, "full"):
         if header := load_header(name, candidate):
-            made = f"seeds {header['seeds']}, {header['machine']}, {minutes_text(header)}"
+            made = f"{seeds_and_changes(header)}, {header['machine']}, {minutes_text(header)}"
             return f"Shipped with the course: {name}, {candidate}, {made}"
     return f"No results of {name} ship yet; to make them: mbrl-course run {name} --scale {scale} --seeds 0..4"
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import math
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +26,21 @@ MINUTES = {"minutes": "minutes on the wall", "cpu_minutes": "minutes of the proc
 
 
 def ship_results(
-    name: str, scale: str, config: Any, out: str | Path, results: Path | None = None, extend: bool = False
+    name: str,
+    scale: str,
+    config: Any,
+    out: str | Path,
+    results: Path | None = None,
+    extend: bool = False,
+    overrides: Mapping[str, Any] | None = None,
 ) -> Path:
     """Gathers all finished seeds of an experiment into one shipped table; see `ship`."""
-    folder = run_folder(name, scale, {}, out)
+    folder = run_folder(name, scale, overrides or {}, out)
     paths = sorted(folder.glob("seed_*.csv"), key=lambda path: path.name.removesuffix(".partial.csv"))
     paths = [path for path in paths if path.stem.removeprefix("seed_").isdigit()]
     if not paths:
-        raise FileNotFoundError(f"no finished seed in {folder}: run `mbrl-course run {name} --scale {scale}`")
+        command = command_line(name, scale, "", overrides).replace(" --seeds ''", "")
+        raise FileNotFoundError(f"no finished seed in {folder}: run `{command}`")
     headers = [read_header(path) for path in paths]
     for path, header in zip(paths, headers, strict=True):
         if changes := differences(json.loads(header["config"]), config):
@@ -62,7 +71,7 @@ def ship_results(
         "experiment": name,
         "scale": scale,
         "seeds": seeds,
-        "command": command_line(name, scale, seeds),
+        "command": command_line(name, scale, seeds, overrides),
         **{
             key: f"{in_all[key]:.1f} in all, {np.median(minutes):.2f} for a seed (median)"
             for key, minutes in spent.items()
@@ -87,6 +96,13 @@ def minutes_text(header: Mapping[str, str]) -> str:
     """How long results took, of the processor where that is known: "minutes of the processor: 9.5 in all"."""
     key = "cpu_minutes" if "cpu_minutes" in header else "minutes"
     return f"{MINUTES[key]}: {header[key]}"
+
+
+def seeds_and_changes(header: Mapping[str, str]) -> str:
+    """Seeds of shipped results, and what differs from the preset: "seeds 0..4 with precision=bfloat16"."""
+    words = shlex.split(header["command"])
+    changes = [word for flag, word in pairwise(words) if flag == "--set"]
+    return f"seeds {header['seeds']}" + (f" with {', '.join(changes)}" if changes else "")
 
 
 def load_header(name: str, scale: str) -> dict[str, str] | None:

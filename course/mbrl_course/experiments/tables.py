@@ -27,7 +27,7 @@ from mbrl_course.experiments import (
     load_results,
 )
 from mbrl_course.experiments.files import read_csv
-from mbrl_course.experiments.shipping import minutes_text
+from mbrl_course.experiments.shipping import minutes_text, seeds_and_changes
 
 AXES = ("trial", "env_steps", "budget", "step", "iteration")
 SCORES = ("eval_return", "return", "value")
@@ -302,7 +302,7 @@ def _one_result(name: str, scale: str) -> str:
     lines = [
         f"{name}, {scale}: {experiment.title}",
         f"  published  {experiment.published or 'nothing that we know of'}",
-        f"  measured   seeds {header['seeds']}; {minutes_text(header)}; {header['machine']}",
+        f"  measured   {seeds_and_changes(header)}; {minutes_text(header)}; {header['machine']}",
     ]
     return "\n".join([*lines, *(f"    {line}" for line in tables_text(name, logs).splitlines())])
 

@@ -13,7 +13,7 @@ from mbrl_course.evaluation import collect, collect_random, evaluate, random_pol
 from mbrl_course.experiments.config import need_at_least, need_positive, need_some
 from mbrl_course.experiments.runner import Experiment, Objective, Run
 from mbrl_course.experiments.solved import SOLVED_AT
-from mbrl_course.experiments.variants import CountingModel, ledger, scales
+from mbrl_course.experiments.variants import CountingModel, Variants, each_variant, ledger, scales
 
 if TYPE_CHECKING:  # in a class these may be the student's own, so they are imported when needed
     from mbrl_course.buffers import Batch
@@ -74,6 +74,16 @@ class MPCConfig:
         if self.search == "CEM" and self.num_elites > self.num_sequences:
             expected = f"at most num_sequences = {self.num_sequences}"
             raise ValueError(f"num_elites is {self.num_elites}, expected {expected}")
+
+
+@dataclass(frozen=True)
+class MPCVariantsConfig(Variants, MPCConfig):
+    """The on-policy loop, compared with variants of itself."""
+
+    def __post_init__(self) -> None:
+        """Refuses numbers that make no sense, and variants that can't be read."""
+        MPCConfig.__post_init__(self)
+        super().__post_init__()
 
 
 @dataclass(frozen=True)
@@ -245,6 +255,12 @@ def run_mpc_rows(config: MPCConfig, run: Run) -> None:
     run_mpc(config, run)
 
 
+def run_mpc_variants(config: MPCVariantsConfig, run: Run) -> None:
+    """pareto-obstacles: `run_mpc` with each variant; rows as there, with the column variant."""
+    for name, variant, _ in each_variant(config, run, lambda variant: variant):
+        run_mpc(variant, run, variant=name)
+
+
 def run_early_end(config: MPCConfig, run: Run) -> None:
     """early-end: the obstacles, planning with plans that end, and with plans that don't.
 
@@ -309,6 +325,25 @@ _LAPTOP = {
     "hidden_sizes": (128, 128),
 }
 
+# CS285's 20 gradient steps per iteration leave the model short of the published return
+_OBSTACLES_LAPTOP = {
+    "num_iterations": 6,
+    "num_sequences": 200,
+    "steps_per_iteration": 500,
+    "gradient_steps": 500,
+}
+_OBSTACLES_VARIANTS = (
+    "200 sequences:",
+    *(f"{n} sequences: num_sequences={n}" for n in (50, 500)),
+    *(f"horizon {h}: horizon={h}" for h in (5, 20)),
+    "1 member: ensemble_size=1",
+    "2x64: hidden_sizes=64/64",
+    "100 gradient steps: gradient_steps=100",
+    "CEM 30 x 4: search=CEM num_sequences=30 num_elites=5",
+    "CEM 30 x 4, 2x64: search=CEM num_sequences=30 num_elites=5 hidden_sizes=64/64",
+)
+"""What a return costs on the obstacles: each differs from the preset, 200 sequences, in a setting or two."""
+
 EXPERIMENTS: tuple[Experiment[Any], ...] = (
     Experiment(
         name="q2",
@@ -331,19 +366,22 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
         week=2,
         title="Obstacles: twelve iterations of fitting, planning and collecting",
         function=run_mpc_rows,
-        configs=scales(
-            _OBSTACLES,
-            # CS285's 20 gradient steps per iteration leave the model short of the published return
-            {
-                "num_iterations": 6,
-                "num_sequences": 200,
-                "steps_per_iteration": 500,
-                "gradient_steps": 500,
-            },
-            _TWICE,
-        ),
+        configs=scales(_OBSTACLES, _OBSTACLES_LAPTOP, _TWICE),
         published="-25 to -20 after 12 iterations (CS285, homework 4, problem 3)",
         solved_at=SOLVED_AT["obstacles"],
+    ),
+    Experiment(
+        name="pareto-obstacles",
+        week=2,
+        title="Obstacles: what the on-policy loop earns for how much computing",
+        function=run_mpc_variants,
+        configs=scales(
+            MPCVariantsConfig(num_iterations=12, variants=_OBSTACLES_VARIANTS),
+            _OBSTACLES_LAPTOP,
+            {**_TWICE, "variants": ("random shooting:", "CEM: search=CEM num_elites=5")},
+        ),
+        solved_at=SOLVED_AT["obstacles"],
+        preset="200 sequences",
     ),
     Experiment(
         name="q3-reacher",
@@ -358,7 +396,7 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
         week=2,
         title="Half-cheetah: twenty iterations of fitting, planning and collecting",
         function=run_mpc_rows,
-        configs=scales(_CHEETAH, {**_LAPTOP, "num_iterations": 5}, {**_TWICE, "steps_per_iteration": 500}),
+        configs=scales(_CHEETAH, _LAPTOP, {**_TWICE, "steps_per_iteration": 500}),
         published="250 to 350 after 20 iterations (CS285, homework 4, problem 3)",
     ),
     Experiment(

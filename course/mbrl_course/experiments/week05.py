@@ -258,6 +258,22 @@ def _searches(horizon: int) -> tuple[str, ...]:
     )
 
 
+_BALANCE_VARIANTS = (
+    "CEM 100/15/3:",
+    *(
+        f"CEM {k}/{h}/{i}: population_size={k} horizon={h} num_iterations={i}"
+        for k, h, i in ((50, 15, 3), (200, 15, 3), (100, 8, 3), (100, 25, 3))
+    ),
+    "iCEM 40/15/2: planner=iCEM population_size=40 num_iterations=2 elite_share=0.2",
+    "random shooting 300/15: planner=random shooting",
+    "3 members: ensemble_size=3 num_particles=3",
+    "ensemble mean: propagation=mean",
+    "2x64: hidden_sizes=64/64",
+    "CEM 50/15/3, 2x64: population_size=50 hidden_sizes=64/64",
+)
+"""What a return costs on the balancing cart-pole; CEM 100/15/3 is the preset."""
+
+
 def _pareto(task: str, title: str, horizon: int, num_trials: int, preset: str) -> list[Experiment[Any]]:
     """What a return costs in a task: cheap and dear settings of PETS; and one of them, until it is solved."""
     base = PETSTrialsConfig(
@@ -314,6 +330,19 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
         "100/15/3 far below 500/30/5: 28 against 100 to 150 in one report, on another cart-pole",
     ),
     *_comparisons("pendulum", "Pendulum", laptop={"num_trials": 4, "num_iterations": 3}),
+    Experiment(
+        name="pareto-pets-balance",
+        week=5,
+        title="Balancing cart-pole: what PETS earns for how much computing",
+        function=run_pets,
+        configs=scales(
+            replace(_BALANCE, variants=_BALANCE_VARIANTS),
+            {"num_trials": 6},
+            {"variants": ("CEM:", "iCEM: planner=iCEM"), **_SMOKE},
+        ),
+        solved_at=SOLVED_AT["cartpole-balance"],
+        preset="CEM 100/15/3",
+    ),
     *_pareto("cartpole-swingup", "Cart-pole swing-up", horizon=25, num_trials=7, preset="iCEM 40/35/2"),
     *_pareto("pendulum", "Pendulum", horizon=20, num_trials=5, preset="3 members"),
 )

@@ -207,6 +207,23 @@ def _experiment(
     )
 
 
+_PARETO = DynaRunConfig(
+    imag_horizon=20,
+    total_steps=6144,
+    eval_every=512,
+    num_eval_episodes=20,
+    variants=(
+        _PPO[0],
+        "PPO, 60 epochs: use_model=false num_epochs=60",
+        "horizon 20:",
+        *(f"horizon {h}: imag_horizon={h}" for h in (5, 40)),
+        *(f"{b} imagined batches: imag_batches={b}" for b in (2, 10)),
+        *(f"{n} rollouts: imag_rollouts={n}" for n in (32, 64)),
+        "2 members: ensemble_size=2",
+        "3 passes of the model: model_epochs=3",
+        "small real batches: num_steps=16 model_start=256",
+    ),
+)
 _MPC = PETSTrialsConfig(
     task="cartpole",
     num_trials=20,
@@ -273,6 +290,15 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
         "members of the ensemble",
         _PPO[0],
         *one_field("ensemble_size", "1", "3", "5", "10"),
+    ),
+    Experiment(
+        name="pareto-dyna-ppo",
+        week=6,
+        title="CartPole-v1: what Dyna-PPO earns for how much computing",
+        function=run_dyna_ppo,
+        configs=scales(_PARETO, {"num_eval_episodes": 10}, {**_SMOKE, "variants": _PARETO.variants[:3]}),
+        solved_at=SOLVED_AT["cartpole"],
+        preset="horizon 20",
     ),
     Experiment(
         name="dyna-ppo-mpc",

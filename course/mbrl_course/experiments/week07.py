@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor
+
 from mbrl_course.envs import Task, get_task
-from mbrl_course.evaluation import evaluate_together
-from mbrl_course.experiments.config import need_at_least
-from mbrl_course.experiments.runner import Experiment, Run
+from mbrl_course.evaluation import collect_random, evaluate_together
+from mbrl_course.experiments.config import need_at_least, need_positive, need_some
+from mbrl_course.experiments.runner import Experiment, Objective, Run
 from mbrl_course.experiments.solved import SOLVED_AT
 from mbrl_course.experiments.variants import (
     Variants,
@@ -123,6 +126,101 @@ def train_mbpo(
         agent.train(config.total_steps, after_step, progress=run.progress)
 
 
+SITUATIONS = ("whole state", "small networks", "part of the state")
+
+
+@dataclass(frozen=True)
+class MultiStepRunConfig:
+    """A multi-step model against a one-step model that is asked again and again.
+
+    Attributes:
+        task: the task, in which random actions make the data.
+        data_sizes: numbers of environment steps to learn from.
+        situations: some of `SITUATIONS`.
+        num_steps: K, steps that are predicted.
+        num_updates: gradient steps of each model.
+        batch_size: transitions, or stretches of K of them, per gradient step.
+        learning_rate: of Adam.
+        hidden_sizes: of the one-step model, and of each of the K networks of the other one.
+        small_hidden_sizes: in place of these where networks are small.
+        seen: numbers of the state that remain where a part of it is seen, its first ones.
+        test_steps: fresh environment steps to judge by.
+    """
+
+    task: str = "pendulum"
+    data_sizes: tuple[int, ...] = (500, 2000, 8000)
+    situations: tuple[str, ...] = SITUATIONS
+    num_steps: int = 10
+    num_updates: int = 3000
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    hidden_sizes: tuple[int, ...] = (64, 64)
+    small_hidden_sizes: tuple[int, ...] = (4,)
+    seen: int = 2
+    test_steps: int = 2000
+
+    def __post_init__(self) -> None:
+        """Refuses unknown situations and numbers that make no sense, with the field's name."""
+        need_some(self, "data_sizes", "situations")
+        for name in self.situations:
+            if name not in SITUATIONS:
+                raise ValueError(f"situations holds {name!r}, expected some of {', '.join(SITUATIONS)}")
+        need_at_least(self, 1, "num_steps", "num_updates", "batch_size", "seen")
+        need_at_least(self, self.num_steps, "data_sizes", "test_steps")
+        need_positive(self, "learning_rate")
+
+
+def run_multi_step(config: MultiStepRunConfig, run: Run) -> None:
+    """multi-step: both models, in each situation and with each amount of data.
+
+    Rows: metric (the situation), model ("one-step, 500 steps", say), step (k), value (the root of E_k on
+    fresh steps, where each dimension is measured in standard deviations of the state).
+    """
+    from mbrl_course.buffers import ReplayBuffer
+    from mbrl_course.dynamics import DynamicsConfig, DynamicsModel, k_step_errors
+    from mbrl_course.multistep import MultiStepConfig, MultiStepModel, multi_step_errors
+
+    task = get_task(config.task)
+    if config.seen > task.obs_dim:
+        raise ValueError(f"seen is {config.seen}, expected at most {task.obs_dim}, all of the state")
+    data_generator = torch.Generator().manual_seed(run.seed)  # the same data after an interruption
+    sizes = (max(config.data_sizes), config.test_steps)
+    data, tests = (collect_random(task, size, data_generator)[0] for size in sizes)
+    scale = data.obs.std(dim=0)  # [D]
+
+    def stretches(size: int, dims: int, source: Any) -> tuple[Tensor, Tensor, ReplayBuffer]:
+        """All that is needed of the first `size` steps: s_0 .. s_K, a_0 .. a_{K-1}, and single steps."""
+        part = source.take(slice(size))
+        part = part._replace(obs=(part.obs / scale)[:, :dims], next_obs=(part.next_obs / scale)[:, :dims])
+        buffer = ReplayBuffer(size, dims, task.action_dim)
+        buffer.add(*part)
+        drawn = buffer.sample_sequences(size, config.num_steps, run.generator)
+        return torch.cat([drawn.obs, drawn.next_obs[:, -1:]], dim=1), drawn.action, buffer
+
+    todo = [(situation, size) for situation in config.situations for size in config.data_sizes]
+    for situation, size in run.units(todo, "models"):
+        dims = config.seen if situation == "part of the state" else task.obs_dim
+        hidden = config.small_hidden_sizes if situation == "small networks" else config.hidden_sizes
+        shared: dict[str, Any] = {"hidden_sizes": hidden, "batch_size": config.batch_size}
+        shared["learning_rate"] = config.learning_rate
+        obs, actions, single_steps = stretches(size, dims, data)
+        unseen, unseen_actions, _ = stretches(config.test_steps, dims, tests)
+        multi = MultiStepModel(
+            dims, task.action_dim, MultiStepConfig(num_steps=config.num_steps, **shared), run.generator
+        )
+        multi.fit(obs, actions, config.num_updates, run.generator, run.progress)
+        single = DynamicsModel(dims, task.action_dim, DynamicsConfig(**shared), generator=run.generator)
+        single.fit(single_steps.all(), num_steps=config.num_updates, generator=run.generator)
+        with torch.no_grad():
+            composed = k_step_errors(
+                lambda s, a, model=single: model.predict(s, a)[0], unseen, unseen_actions
+            )
+        at_once = multi_step_errors(multi, unseen, unseen_actions)
+        for model, errors in (("one-step", composed), ("multi-step", at_once)):
+            for k, error in enumerate(errors.sqrt().tolist(), start=1):
+                run.log(metric=situation, model=f"{model}, {size} steps", step=k, value=error)
+
+
 _SAC = ("SAC: rollout_lengths=0/0 updates_per_step=1", "SAC, as many updates: rollout_lengths=0/0")
 SMOKE: dict[str, Any] = {
     "total_steps": 60,
@@ -235,6 +333,22 @@ _ABLATIONS = {
     "schedule": ("length of the rollouts", ("1/1", "5/5", "1/5", "15/15"), "rollout_lengths"),
 }
 
+_PARETO = replace(
+    _INVERTED,
+    total_steps=1500,
+    eval_every=125,
+    variants=(
+        "SAC, 10 updates: rollout_lengths=0/0",
+        "SAC, 20 updates: rollout_lengths=0/0 updates_per_step=20",
+        "k = 10, 10 updates:",
+        *(f"k = 10, {n} updates: updates_per_step={n}" for n in (2, 5, 20)),
+        *(f"k = {k}: rollout_lengths={k}/{k}" for k in (1, 3, 20)),
+        "3 members: ensemble_size=3 num_elites=2",
+        "model every 250: model_every=250",
+        "50 passes of the model: model_epochs=50",
+    ),
+)
+
 EXPERIMENTS: tuple[Experiment[Any], ...] = (
     _experiment(
         "mbpo-cartpole", "Balancing cart-pole: SAC, rollout lengths, real ratios and penalties", _CARTPOLE, {}
@@ -246,6 +360,15 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
         _INVERTED,
         {"total_steps": 2000, "num_eval_episodes": 3},
         published="MBRL-Lib: not solved after 2500 steps and 8 minutes",
+    ),
+    Experiment(
+        name="pareto-mbpo",
+        week=7,
+        title="InvertedPendulum-v5: what MBPO earns for how much computing",
+        function=run_mbpo,
+        configs=scales(_PARETO, {"num_eval_episodes": 3}, {**SMOKE, "variants": _PARETO.variants[:3]}),
+        solved_at=SOLVED_AT["InvertedPendulum-v5"],
+        preset="k = 10, 10 updates",
     ),
     _experiment(
         "mbpo-hopper",
@@ -268,6 +391,18 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
             {"total_steps": 2000, "num_eval_episodes": 5},
         )
         for name, (what, values, field) in _ABLATIONS.items()
+    ),
+    Experiment(
+        name="multi-step",
+        week=7,
+        title="Pendulum: predicting k steps at once, or one step k times",
+        function=run_multi_step,
+        configs=scales(
+            MultiStepRunConfig(),
+            {},
+            {"data_sizes": (100, 200), "num_updates": 20, "test_steps": 200, "num_steps": 3},
+        ),
+        objective=Objective("value", lower=True),
     ),
     _experiment(
         "q6",
