@@ -110,7 +110,7 @@ def test_every_experiment_runs_and_leaves_its_files(name: str, tmp_path: Path) -
         ("ensemble-gap", 1),
         ("ensemble-on-policy", 1),
         ("multi-step", 2),
-        ("pareto-obstacles", 3),
+        ("pareto-obstacles", 4),
     ],
 )
 def test_an_interrupted_run_ends_as_an_undisturbed_one(

@@ -19,6 +19,7 @@ from mbrl_course.experiments.figures import (
     plot_results,
     shipped,
     shipped_note,
+    show_pareto,
     show_shipped,
 )
 from mbrl_course.experiments.files import write_csv
@@ -126,7 +127,9 @@ def test_shipped_results_are_shown_in_one_call(capsys: pytest.CaptureFixture[str
     show_shipped(NAME, {"title": "steps"}, {"title": "minutes", "x": "minutes"}, where="trial > 0")
     steps, minutes = plt.gcf().axes
     assert (steps.get_title("left"), minutes.get_title("left")) == ("steps", "minutes")
-    assert minutes.get_legend() is None and steps.get_legend() is not None  # they hold the same curves
+    assert minutes.get_legend() is None and steps.get_legend() is None
+    (legend,) = plt.gcf().legends  # they hold the same curves
+    assert [text.get_text() for text in legend.get_texts()] == ["A", "B"]
     assert steps.get_ylim() == minutes.get_ylim()
     shown = capsys.readouterr().out
     assert shown.startswith("Shipped with the course: pets-cartpole") and "CPU seconds" in shown
@@ -142,9 +145,12 @@ def test_each_picture_can_show_its_own_part() -> None:
 
 def test_a_variant_has_one_colour_in_all_pictures_of_a_call(quick: None) -> None:
     show_shipped(NAME, {"where": "variant == 'B'"}, {}, {"colors": {"A": "red", "B": "blue"}})
+    assert not plt.gcf().legends and all(ax.get_legend() is not None for ax in plt.gcf().axes)
     first, second, own = (lines(ax) for ax in plt.gcf().axes)
     assert first["B (5 seeds)"].get_color() == second["B"].get_color() != second["A"].get_color()
     assert (own["A"].get_color(), own["B"].get_color()) == ("red", "blue")
+    show_shipped(NAME, {}, {"colors": {"A": "red", "B": "blue"}})
+    assert not plt.gcf().legends and all(ax.get_legend() is not None for ax in plt.gcf().axes)
 
 
 def test_long_names_stand_in_one_column(tmp_path: Path, quick: None) -> None:
@@ -170,6 +176,20 @@ def test_an_experiments_baseline_is_black_and_the_ledger_keeps_the_names(tmp_pat
     assert left["PPO"].get_color() == "black" and left["PPO"].get_linestyle() == "--"
     assert list(right) == list(names) and right["PPO"].get_linestyle() == "-"
     assert [name for name, _ in ledger_table("dyna-ppo-noise").index] == list(names)
+
+
+def test_what_a_return_costs_is_shown_in_one_call(
+    tmp_path: Path, quick: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "pareto-pets-cartpole"
+    show_pareto(name)
+    assert f"mbrl-course run {name} --scale laptop" in capsys.readouterr().out and not plt.get_fignums()
+    header = {"seeds": "0..2", "minutes": "1", "machine": "a laptop", "command": "mbrl-course run"}
+    write_csv(tmp_path / f"{name}-laptop.csv", trials(3, 100, 50.0), header)
+    show_pareto(name)
+    assert len(plt.gcf().axes) == 2
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"Shipped with the course: {name}") and "CPU seconds" in shown
 
 
 def test_where_nothing_ships_the_command_is_shown(capsys: pytest.CaptureFixture[str]) -> None:

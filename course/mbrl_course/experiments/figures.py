@@ -195,21 +195,47 @@ def show_shipped(
         list(dict.fromkeys(variant for groups in drawn for variant in groups)), _baseline(name)
     )
     axes = new_axes(columns=len(panels), width=6.2, height=4.2)
-    seen: list[str] = []
     for ax, panel in zip(axes, panels, strict=True):
         plot_results(name, ax=ax, **{"where": where, "colors": colors, **panel})
-        labels = ax.get_legend_handles_labels()[1]
-        if labels == seen:  # the same curves stand in the picture beside it
-            ax.get_legend().remove()
-        else:  # below the picture it hides no line
-            columns = 2 if len(labels) > 4 and max(map(len, labels)) < 30 else 1
+    labels = [ax.get_legend_handles_labels()[1] for ax in axes]
+    styles = [(panel.get("colors"), panel.get("baseline")) for panel in panels]
+    shared = len(panels) > 1 and all(
+        (names, style) == (labels[0], styles[0]) for names, style in zip(labels, styles, strict=True)
+    )
+    for ax, names in zip(axes, labels, strict=True):  # below the picture a legend hides no line
+        ax.get_legend().remove()
+        if not shared:
+            columns = 2 if len(names) > 4 and max(map(len, names)) < 30 else 1
             ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=columns)
-        seen = labels
+    if shared:
+        handles = axes[0].get_legend_handles_labels()[0]
+        columns = max(1, min(len(handles), 120 // (max(map(len, labels[0])) + 8)))
+        axes[0].figure.legend(handles, labels[0], loc="outside lower center", ncols=columns)
     lowest, highest = zip(*(ax.get_ylim() for ax in axes), strict=True)
     for ax in axes:
         ax.set_ylim(ylim or (min(lowest), max(highest)))
     plt.show()
     display(ledger_table(name, where=where))
+
+
+def show_pareto(name: str, scale: str = "laptop") -> None:
+    """Shows what each setting earns for its computing; the command that measures it, where nothing ships.
+
+    Args:
+        name: of an experiment with a preset, see `pareto`.
+        scale: of the results.
+    """
+    print(shipped_note(name, scale))
+    rows, experiment = shipped(name, scale), get_experiment(name)
+    if rows is None or experiment.solved_at is None:
+        return
+    from mbrl_course.experiments.pareto import pareto_table, plot_pareto
+
+    plot_pareto(rows, experiment.solved_at, preset=experiment.preset, title=experiment.title)
+    plt.show()
+    table = pareto_table(rows, experiment.solved_at).rename(columns={"cost": "CPU seconds"})
+    table.index += 1  # the numbers in the picture
+    display(table[["what", "CPU seconds", "score", "seeds", "solved", "front"]].round(0))
 
 
 def _baseline(name: str) -> str:

@@ -100,7 +100,7 @@ def minutes_text(header: Mapping[str, str]) -> str:
 
 def seeds_and_changes(header: Mapping[str, str]) -> str:
     """Seeds of shipped results, and what differs from the preset: "seeds 0..4 with precision=bfloat16"."""
-    words = shlex.split(header["command"])
+    words = shlex.split(header.get("command", ""))
     changes = [word for flag, word in pairwise(words) if flag == "--set"]
     return f"seeds {header['seeds']}" + (f" with {', '.join(changes)}" if changes else "")
 
