@@ -58,8 +58,8 @@ check: setup  ## fail if solutions/ or weeks/ are stale
 bench: setup  ## measure speed (minutes; not part of the tests)
 	python tests/benchmarks/bench_planning.py --out $(FIGURES)/planning.json
 	python tests/benchmarks/bench_grading.py --out $(FIGURES)/grading.json
-	python tests/benchmarks/bench_training.py --out $(FIGURES)/training.json
-	python tests/benchmarks/bench_training.py --threads 1 --out $(FIGURES)/training-1-thread.json
+	python tests/benchmarks/bench_training.py --compile --out $(FIGURES)/training.json
+	python tests/benchmarks/bench_training.py --compile --threads 1 --out $(FIGURES)/training-1-thread.json
 
 clean:  ## remove caches, build/, dist/ and demo/; what you graded and ran stays
 	rm -rf demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -9,7 +9,8 @@ horizon 30. The yardstick is this machine's own product of two float32 matrices 
 `torch.mm`, with the same number of threads, measured in turn with the plans, so that both suffer alike from
 whatever else the machine does. Only the networks' matrix products count as arithmetic (2 FLOP for a
 multiplication and an addition); the rest is overhead, and lowers the share. Where oneDNN makes the products
-(`mbrl_course.products`), the share may exceed 1.
+(`mbrl_course.products`), the share may exceed 1. Two settings are planned in bfloat16 too, whose products
+some processors make several times as fast: their share is that of the same float32 peak.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Row:
 
     Attributes:
         task: the task whose model is planned in.
-        search: "random shooting", "CEM" or "PETS", with the number of iterations.
+        search: "random shooting", "CEM" or "PETS", with the number of iterations, and "bfloat16", if so.
         ms_per_plan: median milliseconds per plan.
         best_ms: the fastest plan.
         gflop_per_plan: 10^9 floating-point operations in the networks' matrix products.
@@ -95,18 +96,26 @@ def mpc_plan(config: MPCConfig) -> Plan:
     weights = sum(weight.numel() for weight in model.network.weights)  # of all members
     flop = 2.0 * weights * config.num_sequences * config.horizon * iterations
     search = f"CEM, {iterations} iterations" if config.search == "CEM" else config.search
-    return Plan(config.task, search, lambda: planner.plan(obs), flop)
+    return Plan(config.task, search + rounded(config.precision), lambda: planner.plan(obs), flop)
+
+
+def rounded(precision: str) -> str:
+    """What the name of a search ends in."""
+    return "" if precision == "float32" else f", {precision}"
 
 
 def pets_plan(
-    hidden_sizes: tuple[int, ...] = (200,) * 4, population_size: int = 500, horizon: int = 30
+    hidden_sizes: tuple[int, ...] = (200,) * 4,
+    population_size: int = 500,
+    horizon: int = 30,
+    precision: str = "float32",
 ) -> Plan:
     """One iteration of CEM with 20 particles in an untrained ensemble of 5, on the half-cheetah."""
     task, generator = get_task("cheetah"), torch.Generator().manual_seed(0)
     ensemble = GaussianEnsemble(
         task.obs_dim,
         task.action_dim,
-        EnsembleConfig(hidden_sizes=hidden_sizes),
+        EnsembleConfig(hidden_sizes=hidden_sizes, precision=precision),
         reward=task.reward,
         terminated=task.terminated,
         generator=generator,
@@ -120,14 +129,17 @@ def pets_plan(
     obs = torch.zeros(task.obs_dim)
     weights = sum(weight[0].numel() for weight in ensemble.network.weights)  # of one member
     flop = 2.0 * weights * population_size * config.num_particles * horizon
-    return Plan("cheetah", "PETS, 1 iteration", lambda: planner.plan(obs), flop)
+    return Plan("cheetah", "PETS, 1 iteration" + rounded(precision), lambda: planner.plan(obs), flop)
 
 
 def all_plans(tiny: bool = False) -> list[Plan]:
     """All that is measured."""
+    configs = settings(tiny)
+    configs.insert(3, replace(configs[2], precision="bfloat16"))  # random shooting on the half-cheetah
+    pets_size: tuple[Any, ...] = ((8, 8), 20, 2) if tiny else ((200,) * 4, 500, 30)
     return [
-        *(mpc_plan(config) for config in settings(tiny)),
-        pets_plan((8, 8), 20, 2) if tiny else pets_plan(),
+        *map(mpc_plan, configs),
+        *(pets_plan(*pets_size, precision) for precision in ("float32", "bfloat16")),
     ]
 
 
@@ -215,10 +227,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         torch.set_num_threads(before)
     print(f"{about['machine']}, {about['threads']} threads; peak {rows[0].peak_gflops:.1f} GFLOP/s")
-    print(f"{'task':<12}{'search':<20}{'ms/plan':>9}{'best':>9}{'GFLOP':>9}{'GFLOP/s':>9}{'of peak':>9}")
+    print(f"{'task':<12}{'search':<28}{'ms/plan':>9}{'best':>9}{'GFLOP':>9}{'GFLOP/s':>9}{'of peak':>9}")
     for row in rows:
         print(
-            f"{row.task:<12}{row.search:<20}{row.ms_per_plan:>9.1f}{row.best_ms:>9.1f}"
+            f"{row.task:<12}{row.search:<28}{row.ms_per_plan:>9.1f}{row.best_ms:>9.1f}"
             f"{row.gflop_per_plan:>9.2f}{row.gflops:>9.1f}{row.share_of_peak:>9.0%}"
         )
     if options.out is not None:

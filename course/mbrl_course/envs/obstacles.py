@@ -84,6 +84,7 @@ def plot_map(ax: Any) -> None:
     for left, top, width, height in OBSTACLES:
         pictures.draw_box(ax, left, top - height, width, height, pictures.LIGHT)
     pictures.set_view(ax, (-LIMIT, LIMIT), (-LIMIT, LIMIT))
+    ax.spines[:].set_visible(True)  # all four sides end the episode
 
 
 def plot_state(ax: Any, obs: Any) -> None:

@@ -50,8 +50,11 @@ def machine() -> dict[str, str]:
     processor = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        processor = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
+        about = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+        processor = about["model name"]
+        # a virtual machine may leave out of the name which generation it is
+        processor += f" (family {about['cpu family']}, model {about['model']})"
+    except (OSError, KeyError):
         pass  # not Linux, or a processor that does not say its name
     return {
         "machine": f"{processor}, {os.cpu_count()} cores, {platform.system()}",

@@ -50,7 +50,6 @@ from mbrl_course.cem import CEMPlanner
 from mbrl_course.envs import get_task
 from mbrl_course.experiments import Run, get_config, get_experiment, run
 from mbrl_course.experiments.figures import ledger_table, plot_results, shipped, shipped_note, show_shipped
-from mbrl_course.experiments.pareto import pareto_table, plot_pareto
 from mbrl_course.experiments.time_to_solve import time_to_solve
 from mbrl_course.experiments.variants import ledger, variant_of
 from mbrl_course.experiments.week05 import run_trials
@@ -213,15 +212,8 @@ for name, budget in budgets.items():
 # eight; and what it earned is the mean of the last three, there the last one. So don't compare the two numbers.
 
 # %%
-for name in ("pareto-pets-cartpole", "pareto-pets-pendulum"):
-    print(shipped_note(name))
-    if (settings := shipped(name)) is not None:
-        pareto = get_experiment(name)
-        plot_pareto(settings, pareto.solved_at, preset=pareto.preset, title=pareto.title)
-        plt.show()
-        table = pareto_table(settings, pareto.solved_at).rename(columns={"cost": "CPU seconds"})
-        table.index += 1  # the numbers in the pictures
-        display(table[["what", "CPU seconds", "score", "seeds", "solved", "front"]].round(0))
+for name in ("pareto-pets-cartpole", "pareto-pets-pendulum", "pareto-pets-balance"):
+    show_pareto(name)
 
 # %% [markdown]
 # **Explain what you see.** (a) Which differences between the budgets do the curves support, per step and per
