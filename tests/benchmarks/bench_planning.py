@@ -136,11 +136,10 @@ def all_plans(tiny: bool = False) -> list[Plan]:
     """All that is measured."""
     configs = settings(tiny)
     configs.insert(3, replace(configs[2], precision="bfloat16"))  # random shooting on the half-cheetah
-    pets_size: tuple[Any, ...] = ((8, 8), 20, 2) if tiny else ((200,) * 4, 500, 30)
-    return [
-        *map(mpc_plan, configs),
-        *(pets_plan(*pets_size, precision) for precision in ("float32", "bfloat16")),
-    ]
+    hidden_sizes, population_size, horizon = ((8, 8), 20, 2) if tiny else ((200,) * 4, 500, 30)
+    precisions = ("float32", "bfloat16")
+    in_pets = [pets_plan(hidden_sizes, population_size, horizon, precision) for precision in precisions]
+    return [*map(mpc_plan, configs), *in_pets]
 
 
 def matrix_product(size: int) -> tuple[Callable[[], object], float]:

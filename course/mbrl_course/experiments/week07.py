@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -197,6 +198,9 @@ def run_multi_step(config: MultiStepRunConfig, run: Run) -> None:
         drawn = buffer.sample_sequences(size, config.num_steps, run.generator)
         return torch.cat([drawn.obs, drawn.next_obs[:, -1:]], dim=1), drawn.action, buffer
 
+    def one_step(model: DynamicsModel) -> Callable[[Tensor, Tensor], Tensor]:
+        return lambda obs, action: model.predict(obs, action)[0]
+
     todo = [(situation, size) for situation in config.situations for size in config.data_sizes]
     for situation, size in run.units(todo, "models"):
         dims = config.seen if situation == "part of the state" else task.obs_dim
@@ -212,9 +216,7 @@ def run_multi_step(config: MultiStepRunConfig, run: Run) -> None:
         single = DynamicsModel(dims, task.action_dim, DynamicsConfig(**shared), generator=run.generator)
         single.fit(single_steps.all(), num_steps=config.num_updates, generator=run.generator)
         with torch.no_grad():
-            composed = k_step_errors(
-                lambda s, a, model=single: model.predict(s, a)[0], unseen, unseen_actions
-            )
+            composed = k_step_errors(one_step(single), unseen, unseen_actions)
         at_once = multi_step_errors(multi, unseen, unseen_actions)
         for model, errors in (("one-step", composed), ("multi-step", at_once)):
             for k, error in enumerate(errors.sqrt().tolist(), start=1):
