@@ -118,6 +118,7 @@ for name in config.models:
     losses[name], holdout[name] = result.train_losses, result.holdout_losses[-1]
 ax = plot_losses(losses, holdout=holdout, title="Three fits to the same data")
 ax.axhline(1.0, color=GREY, linestyle="--", linewidth=1.5, zorder=0)
+ax.set_ylim(top=5)  # room for the legend
 plt.show()
 
 # %% [markdown]

@@ -203,7 +203,7 @@ for ax, where in zip(axes, REGIONS, strict=True):
         plot_metric(ax, gap, metric, where, color, metric)
     plot_metric(ax, gap, "noise", where, "black", "true noise", linestyle=":", linewidth=1.5)
     ax.axvline(config.num_outside, color=GREY, linewidth=1, label="gap opens")
-    ax.set(yscale="log", ylim=(0.01, 3), xlabel="points so far", ylabel="standard deviation", title=where)
+    ax.set(yscale="log", ylim=(0.005, 3), xlabel="points so far", ylabel="standard deviation", title=where)
     ax.label_outer()
 if reference is not None:
     axes[0].plot(
@@ -300,7 +300,7 @@ def draw_map(ax, values, title, norm, data=None, cmap="viridis"):
     if data is not None:
         degrees = angle_of(data.obs).rad2deg()
         ax.plot(degrees, data.obs[:, 2], ".", color="white", markersize=1.6, alpha=0.7)
-    ax.set(xticks=(-180, -90, 0, 90, 180), xlim=(-180, 180), ylim=(-8, 8), title=title)
+    ax.set(xticks=(-90, 0, 90), xlim=(-180, 180), ylim=(-8, 8), title=title)
     ax.grid(visible=False)
     return picture
 

@@ -49,7 +49,14 @@ from IPython.display import display
 from mbrl_course.cem import CEMPlanner
 from mbrl_course.envs import get_task
 from mbrl_course.experiments import Run, get_config, get_experiment, run
-from mbrl_course.experiments.figures import ledger_table, plot_results, shipped, shipped_note, show_shipped
+from mbrl_course.experiments.figures import (
+    ledger_table,
+    plot_results,
+    shipped,
+    shipped_note,
+    show_pareto,
+    show_shipped,
+)
 from mbrl_course.experiments.time_to_solve import time_to_solve
 from mbrl_course.experiments.variants import ledger, variant_of
 from mbrl_course.experiments.week05 import run_trials
@@ -196,12 +203,13 @@ for name, budget in budgets.items():
 
 # %% [markdown]
 # Is there a cheaper way to the same return? The course has measured PETS with other searches (MPPI and iCEM of week 3
-# beside CEM), smaller and larger models, and more or fewer particles, here and on the pendulum. Each setting stands at
-# what it computed and what it earned; those on the front are beaten by none that is as cheap. On the right, what each
-# seed had spent when it first solved the task.
+# beside CEM), smaller and larger models, and more or fewer particles, here, on the pendulum and on the balancing cart-pole. Each
+# setting stands at what it computed and what it earned; those on the front are beaten by none that is as cheap. On the right, what
+# each seed had spent when it first solved the task.
 #
 # A search is called `PLANNER population/horizon/iterations`. The other settings change one thing of `iCEM 40/25/2` (on the
-# pendulum of `iCEM 40/20/2`), with its five members, five particles and two layers of 64 units. `ensemble mean` predicts
+# pendulum of `iCEM 40/20/2`), with its five members, five particles and two layers of 64 units; on the balancing cart-pole of
+# `CEM 100/15/3`, with two layers of 128. `ensemble mean` predicts
 # with the mean of the members' means (see part 3). `3 members` has as many particles. `10 particles` and `2x128` (two
 # layers of 128) say themselves what they change. A `cold start` begins every search from nothing, not from the last plan.
 # `timid fits` learn at a third of the rate, and stop after 5 epochs without an improvement (the others: 20), or after 50

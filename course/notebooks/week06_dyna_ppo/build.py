@@ -1797,7 +1797,7 @@ plt.show()
 #
 # It takes more gradient steps per real step, and PPO might have profited from more as well (more epochs, a smaller batch).
 # And its value function gets more training. So compare with PPO at equal gradient steps, with updates spent on real
-# batches. (Noise in the model is no such test: where it has no bias it averages out over thousands of imagined steps, and
+# batches. (Noise in the model is no such test: where it has no bias it can average out over thousands of imagined steps, and
 # a model that is wrong in each prediction can still teach the right thing on average.)
 # </details>
 # <details><summary>5. All five members were fitted to the same 200 transitions, and all say that the pole stays up. Can the

@@ -56,7 +56,14 @@ from mbrl_course.dyna_ppo import DynaPPO
 from mbrl_course.envs import get_task
 from mbrl_course.evaluation import evaluate, probability_of_improvement, summary
 from mbrl_course.experiments import get_config, run
-from mbrl_course.experiments.figures import ledger_table, plot_results, shipped, shipped_note, show_shipped
+from mbrl_course.experiments.figures import (
+    ledger_table,
+    plot_results,
+    shipped,
+    shipped_note,
+    show_pareto,
+    show_shipped,
+)
 from mbrl_course.experiments.tables import final_table
 from mbrl_course.imagination import (
     epistemic_variance,
@@ -361,6 +368,16 @@ show_ablation("dyna-ppo-regimes", "Passes of the model / imagined batches")
 show_ablation("dyna-ppo-buffer", "Transitions that the model is fitted to")
 
 # %% [markdown]
+# ### What a return costs
+#
+# Settings of Dyna-PPO, each at what 6,144 real steps of it cost (seconds of one core) and what it earned in the last three evaluations; on
+# the right, what each seed had spent when it first earned 475. Each differs from `horizon 20`, that of level 1, in what its name says:
+# `32 rollouts` imagines a quarter as much in each batch. `PPO, 60 epochs` has no model, and six times PPO's passes.
+
+# %%
+show_pareto("pareto-dyna-ppo")
+
+# %% [markdown]
 # ### Where the agent has been, and what the model remembers
 #
 # One more Dyna-PPO with a horizon of 20, which starts to imagine after the first batch. After each batch we keep a copy of its model,
@@ -441,22 +458,26 @@ plt.show()
 # against PPO's 452 [255, 485], with seven times its gradient steps. The model is not to blame: at 4,096 steps its $E_1$ is about 0.00001 in every variant. A rollout of one step teaches only
 # what the value function says about the next state, thousands of times; twenty steps show the pole fall. Early on the model does limit: $E_{10}$ is near or above 1 up to 2,048
 # steps (as bad as predicting the mean change) and below 0.004 at 4,096. Since all horizons get the same number of imagined steps, they cost about the same (31 to 38 CPU seconds);
-# with as many rollouts, as in level 1, 20 steps cost about twice as much as 5. More of everything helps, too: with rollouts of 5 steps the first 475 come after 12,288 real steps (median) in
-# the regime 1/5, after 9,216 in 3/10 and after 6,144 in 5/20, for 8,450, 15,700 and 30,200 gradient steps. But imagining longer is the better buy: a horizon of 20 gets there
-# after 5,120 steps with 8,390 gradient steps.
+# with as many rollouts, as in level 1, 20 steps cost about twice as much as 5. More of everything, with rollouts of 5 steps, helps early: over the first 4,096 steps the regime
+# 1/5 averages 96 [64, 148], 5/20 174 [150, 224]. On the first 475 nothing is shown: 8,192 real steps (median; 6,144 to 12,288) in 1/5, 10,240 (8,192 to 12,288) in 3/10 and
+# 7,168 (5,120 to 12,288) in 5/20, for 8,450, 15,700 and 30,200 gradient steps. Imagining longer is the better buy: a horizon of 20 gets there after
+# 5,120 (3,072 to 5,120), so none of its runs is later than any run of the regimes, for 8,390 gradient steps.
 #
-# (b) Five seeds, a horizon of 5: up to 0.1 no harm is to be seen (500 in the end, as without noise), 0.3 hurts, 371 [312, 466]. Noise without a bias averages out over
-# thousands of imagined steps: what PPO uses is the mean advantage. A bias, even a small one, is always the same, and is learned. Then comes a surprise: with 1 four of
-# the five seeds are at 500, and were at 475 after 5,120 steps (median), earlier than without any noise (13,312). So "the worse the model, the worse the agent" does not hold.
-# A guess: such noise throws imagined poles over within five steps, so that short rollouts show falls which they would not see otherwise, as long ones do. To test it, count the
-# ends in imagined rollouts, and repeat the noise with a horizon of 20, where falls are seen anyway.
+# (b) Five seeds, a horizon of 5: with 0.03 no harm is shown, 500 [342, 500] in the end (one run at 263), without noise 500 [500, 500]. 0.1 and 0.3 hurt: 458 [365, 499] and 427 [367, 486], which
+# is not shown to be better than PPO, and two and one of the five runs ever earned 475; without noise all did. Noise without a bias averages out, where it is small, over
+# thousands of imagined steps: what PPO uses is the mean advantage. A bias, even a small one, is always the same, and is learned. Then comes a surprise: with 1 all five were at 475 after
+# 6,144 steps (median; 3,072 to 10,240), earlier than without any noise (13,312; 10,240 to 13,312), and four end at 500 (one at 262). So "the worse the model, the worse the agent" does not hold.
+# A guess: such noise throws imagined poles over within five steps, so that short rollouts show falls, as long ones do. But the ledger has hardly fewer imagined steps (90,731 against 91,010), so
+# few more rollouts ended early. To find out, corrupt only the changes or only the rewards, and repeat the noise with a horizon of 20, where falls are seen anyway.
 #
 # (c) On the new ones: the model as of step 2048 has a loss of 0.002 on the states that it has seen, and of 0.05 to 0.13 on those that came later, where a better policy went. That of step
 # 512 is bad everywhere (ten passes are too few), and worse still on what came last. The last one has seen all, and is good everywhere, at 0.00001: remembering the old states does the model
-# no harm, so there is nothing to forget for the model's sake. And yet the smallest buffer is the best
-# (five seeds): the first 475 come after 6,144 real steps (median) with the last 1,000 transitions, after 9,216 with 5,000, 13,312 with 10,000, and with 50,000, which forgets nothing, in three
-# of the five runs only; it also takes half of the computing. The reason must be the other thing that the buffer decides: in which states imagined rollouts *start*. From a large
+# no harm, so there is nothing to forget for the model's sake. And yet smaller buffers are better
+# (five seeds): the first 475 come after 8,192 real steps (median) with the last 1,000 transitions (3,072 to 10,240) and with 5,000 (7,168 to 10,240), after 13,312 with 10,000 (10,240 to 13,312)
+# and with 50,000, which forgets nothing (10,240 to never, in one run). The smallest is not shown to be better than 5,000, but takes half of the computing of 10,000. In the end all are
+# at 500 or near it. A likely reason is the other thing that the buffer decides: in which states imagined rollouts *start*. From a large
 # buffer many of them start in the falls of the first policies, where the present policy never is; from a small one they start where it is now. MBPO has the same choice to make.
+# (Another reason may be that fewer transitions mean fewer updates of the model: with 10,000, but one pass instead of ten, the regime 1/5 was at 475 after 8,192 steps, too.)
 #
 # (d) To the upright pole at rest. A model of such data alone knows little about falling poles, but falling is what the policy has to be warned of; the early
 # transitions hold that knowledge.
@@ -618,8 +639,10 @@ show_shipped("dyna-ppo-mpc", {"title": "Planning in the ensemble, trial by trial
 # **Model answer.** (a) In our run 34 % of the steps pass at 0.01 in the second batch and 86 % at 0.05; from 3000 steps on nearly all pass. What is held back early is worse, by a factor of two to four, so
 # disagreement ranks the states rightly. But what passes is bad, too: its loss is 0.38 at 0.01 and 0.52 at 0.05. All members are wrong *together*, since all of them have had too few gradient steps. Disagreement does not see that.
 # So it is no surprise that the gate helps little: the five shipped seeds end at 500 with every gate as without one, and the strictest holds back but 3 % of the imagined steps. It holds them back early,
-# where they are missed: over the first 4096 steps a gate of 0.01 averages 129, against 220 to 236 with the others. Its first 475 come earliest all the same (9,216 steps against 11,264 to 13,312, medians whose ranges lie in each other).
-# And that one member does as well as ten: with 1, 3, 5 and 10 all runs of the three shipped seeds end at 500, and have their first 475 after 11,264, 13,312, 12,288 and 11,264 steps (medians), the ranges in each other.
+# where they are missed: over the first 4096 steps a gate of 0.01 averages 129, against 205 without a gate and 172 to 244 with the others. Its first 475 come no later all the same (11,264 steps against
+# 10,240 to 13,312, medians, and all ranges lie in its own, 8,192 to 15,360). With 0.05 they come first, 10,240 (9,216 to 11,264) against 13,312 (10,240 to 13,312) without a gate: a hint, since it is the best of four.
+# And that one member does as well as ten: with 1, 3 and 5 all runs of the five shipped seeds end at 500, with 10 three of them (428 [193, 500]); the first 475 come after 12,288, 13,312, 13,312 and
+# 11,264 steps (medians), in ranges that overlap. Ten members take twice the CPU seconds of one.
 #
 # (b) The planner: with the same model CEM earned 18 to 51 after 512 steps and 125 to 200 after 1024, Dyna-PPO's policy 32 to 38 and 49 to 69. It pays 9,000 imagined steps for each
 # real one, as long as it acts; the policy, once it is good, costs one small network. By 2048 steps eight of ten shipped runs of Dyna-PPO with this horizon had earned 475 in level 1.

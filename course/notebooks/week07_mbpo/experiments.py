@@ -12,6 +12,7 @@
 #    half-cheetah with SAC, Dyna and MBPO (rollouts of 0, 1 and 10), as in CS285.
 # 4. **A few real ones:** shares of 0, 5, 50 and 100 % real transitions.
 # 5. **The price of doubt:** penalties of 0, 0.5 and 2.
+# 6. **What a return costs**: cheap and dear settings side by side.
 #
 # Everything runs on *your* functions from `build.ipynb`, which has to lie beside this notebook. Before the
 # experiments there are predictions to write down, and after them questions about what you saw. Both are read
@@ -55,7 +56,14 @@ from IPython.display import display
 from mbrl_course.buffers import ReplayBuffer
 from mbrl_course.envs import get_task
 from mbrl_course.experiments import get_config, get_experiment, run
-from mbrl_course.experiments.figures import ledger_table, plot_results, shipped, shipped_note, show_shipped
+from mbrl_course.experiments.figures import (
+    ledger_table,
+    plot_results,
+    shipped,
+    shipped_note,
+    show_pareto,
+    show_shipped,
+)
 from mbrl_course.experiments.time_to_solve import time_to_solve
 from mbrl_course.experiments.variants import settings_of, variant_of
 from mbrl_course.mbpo import MBPO, MBPOConfig
@@ -546,6 +554,16 @@ seed_by_seed("mbpo-penalty", *((f"penalty={beta}", "penalty=0") for beta in ("0.
 #
 # **Rubric.** 1 point: (a) shares from the student's own figure, and a bound on what can be gained (Amdahl). 1 point: (b) a
 # reading that fits the figure, with its uncertainty. 1 point: (c) likewise, and a number of seeds with a reason.
+
+# %% [markdown]
+# ## 6. What a return costs
+#
+# Settings of MBPO on InvertedPendulum, each at what 1,500 real steps of it cost (seconds of one core) and what it earned in the end; on
+# the right, what each seed had spent when it first earned 1000. Each differs from `k = 10, 10 updates`, the setting of part 1, in what its
+# name says. The first picture of this kind was in week 5.
+
+# %%
+show_pareto("pareto-mbpo")
 
 # %% [markdown]
 # ## What to take along
