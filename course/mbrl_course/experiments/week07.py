@@ -26,6 +26,8 @@ from mbrl_course.experiments.variants import (
 )
 
 if TYPE_CHECKING:  # in a class this may be the student's own, so it is imported when needed
+    from mbrl_course.buffers import Batch, ReplayBuffer
+    from mbrl_course.dynamics import DynamicsModel
     from mbrl_course.mbpo import MBPO, MBPOConfig
 
 
@@ -189,7 +191,7 @@ def run_multi_step(config: MultiStepRunConfig, run: Run) -> None:
     data, tests = (collect_random(task, size, data_generator)[0] for size in sizes)
     scale = data.obs.std(dim=0)  # [D]
 
-    def stretches(size: int, dims: int, source: Any) -> tuple[Tensor, Tensor, ReplayBuffer]:
+    def stretches(size: int, dims: int, source: Batch) -> tuple[Tensor, Tensor, ReplayBuffer]:
         """All that is needed of the first `size` steps: s_0 .. s_K, a_0 .. a_{K-1}, and single steps."""
         part = source.take(slice(size))
         part = part._replace(obs=(part.obs / scale)[:, :dims], next_obs=(part.next_obs / scale)[:, :dims])

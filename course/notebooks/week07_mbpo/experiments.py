@@ -454,11 +454,11 @@ pd.concat({"Cart-pole": seed_by_seed("mbpo-cartpole", *lengths), "Half-cheetah":
 # total variation is not known. On the pendulum the medians of three shipped seeds go the same way: -200 after 1,750 real steps with one step, 1,250 with five
 # and with the schedule from one to five, 1,000 with fifteen. That is a hint and no more: the seeds' ranges (1,250 to 1,750, 1,000 to 1,500, 1,000 to 1,250) share values, on a
 # grid of 250 steps. And of the three runs with fifteen steps, which all got there, one ended at -388: it had lost it again.
-# On the half-cheetah the three shipped seeds are in CS285's order at *equal* updates: after 8,000 real steps SAC is at -68 [-236, 30], Dyna
-# at 158 [117, 211], MBPO at 538 [345, 710], and MBPO is still climbing (CS285's "at least 1000" is after 50,000 steps). In CS285's own comparison SAC makes a fifth of
+# On the half-cheetah the five shipped seeds are in CS285's order at *equal* updates: after 8,000 real steps SAC is at 3 [-165, 56], Dyna
+# at 171 [127, 220], MBPO at 649 [416, 711], and MBPO is still climbing (CS285's "at least 1000" is after 50,000 steps). In CS285's own comparison SAC makes a fifth of
 # the updates of the others, so that its order could have been due to the updates alone; in these curves it isn't: imagined transitions help at equal updates. What they don't
 # say is whether the length of the rollouts did it. From Dyna to MBPO the share of real transitions falls from 0.5 to 0.1, too, and no run changes one of the two alone.
-# Three seeds are few, but each of them has the same order (by 87 at least from SAC to Dyna, by 197 from Dyna to MBPO).
+# Five seeds are few, but each of them has the same order (by 87 at least from SAC to Dyna, by 197 from Dyna to MBPO).
 #
 # (c) Not how much is learned from, but *what*: with one step all imagined transitions start in states that were really
 # visited, with ten steps nine tenths of them start in states to which the present policy leads. The agent practises what it
