@@ -119,7 +119,7 @@ def test_presets_are_variants_and_their_experiments_run_them():
             own = dict(variant_of(own, text) for text in own.variants)[label]
         chosen = dict(variant_of(config, text) for text in config.variants)[preset]
         assert get_experiment(name).solved_at == get_experiment(experiment).solved_at
-        # what PETS and MPPI call iterations is of a plan, and belongs to the setting
+        # the iterations of PETS are those of a plan, and belong to the setting
         lengths = [field for field in LENGTHS if field != "num_iterations" or "pets" not in name]
         differing = {field for field, value in vars(own).items() if vars(chosen)[field] != value}
         assert differing <= {*lengths}, name

@@ -118,7 +118,7 @@ def plot_pareto(
     _plot_front(axes[0], table, colors, solved_at)
     _plot_solve_costs(axes[1], table, colors, preset)
     unit = {"cpu_seconds": "CPU seconds", "seconds": "seconds"}.get(cost, cost.replace("_", " "))
-    axes[0].set(xlabel=f"{unit} of a whole run, median", ylabel=f"return of the last {LAST} trials, IQM")
+    axes[0].set(xlabel=f"{unit} of a whole run, median", ylabel=f"return of the last {LAST} evaluations, IQM")
     axes[1].set(xlabel=f"{unit} until a return of {solved_at:.0f}")
     if title:
         axes[0].figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=12)
@@ -167,6 +167,8 @@ def _plot_solve_costs(ax: Any, table: pd.DataFrame, colors: list[str], preset: s
 def _short_log_axis(ax: Any) -> None:
     """A logarithmic horizontal axis that spans less than a decade or two, with plain numbers."""
     ax.set_xscale("log")
-    ax.xaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 1.5, 2, 2.5, 3, 4, 5, 6, 8)))
+    low, high = ax.get_xlim()
+    ticks = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8) if high < 15 * low else (1, 2, 3, 5)
+    ax.xaxis.set_major_locator(mpl.ticker.LogLocator(subs=ticks))
     ax.xaxis.set_major_formatter(mpl.ticker.StrMethodFormatter("{x:g}"))
     ax.xaxis.set_minor_formatter(mpl.ticker.NullFormatter())

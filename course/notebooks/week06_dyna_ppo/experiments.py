@@ -378,6 +378,12 @@ show_ablation("dyna-ppo-buffer", "Transitions that the model is fitted to")
 show_pareto("pareto-dyna-ppo")
 
 # %% [markdown]
+# Look at both pictures: they rank the settings differently. On the left those that imagine less, `32 rollouts` or `2 imagined batches`, stand
+# on the front: 500 in all three seeds, for half the computing of the preset. On the right the preset solves the task no later than they
+# do, after 3 to 7 s: what it spends on each real step it saves in steps. PPO with 60 passes was as quick in two seeds, and did not get there in
+# the third. Small real batches save real steps, as you saw above, and cost four times the seconds.
+
+# %% [markdown]
 # ### Where the agent has been, and what the model remembers
 #
 # One more Dyna-PPO with a horizon of 20, which starts to imagine after the first batch. After each batch we keep a copy of its model,
