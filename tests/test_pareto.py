@@ -98,7 +98,7 @@ def test_the_front_goes_on_to_the_dearest_setting():
 LENGTHS = ("num_trials", "num_iterations", "total_steps", "eval_every", "variants")
 PRESETS = {
     "pareto-obstacles": ("q3-obstacles", ""),
-    "pareto-pets-balance": ("pets-cartpole-balance", "PETS"),
+    "pareto-pets-balance": ("pets-cartpole-balance", "iCEM 40/15/2"),
     "pareto-pets-cartpole": ("pets-cartpole-preset", "iCEM 40/35/2"),
     "pareto-pets-pendulum": ("pets-pendulum-preset", "3 members"),
     "pareto-dyna-ppo": ("dyna-ppo-cartpole", "Dyna-PPO, horizon 20"),

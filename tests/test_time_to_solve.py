@@ -83,6 +83,7 @@ def test_unsolved_seeds_are_counted_and_never_dropped():
 def test_the_table_shows_what_ships(monkeypatch):
     shipped = {
         ("pets-cartpole-balance", "laptop"): logs_of([[200.0], [0, 200.0], [0, 0, 0]]),
+        ("pareto-pets-balance", "laptop"): logs_of([[200.0]]),
         ("q1", "full"): logs_of([[1000.0]]),
     }
     header = {"machine": "a laptop", "config": '{"task": "cartpole-balance"}'}
@@ -97,6 +98,7 @@ def test_the_table_shows_what_ships(monkeypatch):
     assert cells[4:7] == ["200 (100 to > 300)", "4.0 (2.0 to > 6.0)", "-"]
     assert "1052 s" in cells[7]
     assert "q1" not in "".join(lines) and "a laptop" in lines[-1]
+    assert "pareto" not in "".join(lines) and "pareto" in solve_text(["pareto-pets-balance"])
 
 
 def test_the_readme_states_what_ships():

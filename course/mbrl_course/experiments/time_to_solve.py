@@ -88,7 +88,8 @@ def solve_text(names: Sequence[str] = ()) -> str:
     """The time to solve of everything that ships, beside what others measured, as a table in Markdown.
 
     Args:
-        names: only these experiments; by default all whose task can be solved.
+        names: only these experiments; by default all whose task can be solved, without those that compare
+            cheap and dear settings (see `pareto`).
 
     Raises:
         ConfigError: there is no such experiment, nothing of it ships, or its task has no threshold.
@@ -103,7 +104,7 @@ def solve_text(names: Sequence[str] = ()) -> str:
         experiment, logs, header = get_experiment(name), load_results(name, scale), load_header(name, scale)
         assert logs is not None
         assert header is not None
-        if experiment.solved_at is None:
+        if experiment.solved_at is None or (experiment.preset and not names):
             continue
         machines.append(header["machine"])
         task = f"{json.loads(header['config'])['task']}, {experiment.solved_at:.0f}"
