@@ -46,7 +46,7 @@ from mbrl_course.envs import get_task
 from mbrl_course.envs.obstacles import plot_state
 from mbrl_course.evaluation import evaluate, summary
 from mbrl_course.experiments import Run, get_config, load_header, load_reference, run
-from mbrl_course.experiments.figures import ledger_table, shipped, show_pareto
+from mbrl_course.experiments.figures import ledger_table, shipped
 from mbrl_course.experiments.week02 import run_mpc
 from mbrl_course.films import episode_film
 from mbrl_course.mpc import RandomShootingConfig, RandomShootingPlanner, rollout, run_episode
@@ -295,18 +295,6 @@ ledger_table("q3-obstacles", loop, SCALE)
 #
 # **Rubric.** 1 point: (a) reads the gain off the plot. 1 point: (b) the data change with the policy. 1 point: (c) a measure on
 # the distribution of the planner, or of returns.
-
-# %% [markdown]
-# ### What a return costs
-#
-# The same loop with other settings, each at what it computed (seconds of one core, for the whole run) and what it earned
-# (the mean of the last three iterations), as they ship with the course. Each differs from `200 sequences`, the setting above,
-# in what its name says: `2x64` has smaller networks, `CEM 30 x 4` searches by next week's planner, with four times 30 sequences. A
-# setting is on the *Pareto front* if no other earns as much for as little. On the right: what each seed had spent when it
-# first earned -25.
-
-# %%
-show_pareto("pareto-obstacles")
 
 # %% [markdown]
 # ## 4. CartPole with growing data
