@@ -174,6 +174,8 @@ def test_long_settings_get_short_folders(tmp_path: Path) -> None:
     for folder in folders:
         folder.mkdir(parents=True)
         assert folder.name.startswith("smoke,noise=0.") and len(folder.name) < 120
+    sizes = [run_folder("q2", "smoke", {"hidden_sizes": value}, tmp_path) for value in ((8, 8), "8,8")]
+    assert sizes[0] == sizes[1]  # however the field was given
     short = run_folder("q2", "smoke", {"horizon": "5"}, tmp_path)
     assert short == tmp_path / "q2" / "smoke,horizon=5"
 
@@ -287,6 +289,8 @@ def test_bad_overrides_name_the_field(overrides: dict[str, object], message: str
         ("pets-cartpole", {"variants": "horizon"}, "expected such as 'NAME: FIELD=VALUE FIELD=VALUE'"),
         ("multi-step", {"situations": "fog"}, "situations holds 'fog', expected some of whole state, small"),
         ("multi-step", {"data_sizes": "5,500"}, "data_sizes is (5, 500), expected at least 10 each"),
+        ("multi-step", {"seen": "4"}, "seen is 4, expected at most 3, all of the state"),
+        ("multi-step", {"small_hidden_sizes": "0"}, "small_hidden_sizes is (0,), expected at least 1 each"),
         ("pareto-obstacles", {"horizon": "0"}, "horizon is 0, expected at least 1"),
         ("dyna-ppo-gate", {"eval_every": "100"}, "eval_every is 100, expected a multiple of"),
         ("dyna-ppo-gate", {"match_updates": "yes"}, "match_updates is true, expected use_model false"),
@@ -503,6 +507,9 @@ def test_shipping_gathers_all_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(FileNotFoundError, match=r"run `mbrl-course run q2 --scale smoke --set horizon=2`"):
         ship("q2", "smoke", out=tmp_path, results=shipped, overrides=changes)
     run("warm-start", [0, 1], "smoke", changes, out=tmp_path, progress=False)
+    with pytest.raises(FileExistsError, match=r"warm-start-smoke\.csv was made with other settings"):
+        ship("warm-start", "smoke", tmp_path, shipped, overrides=changes)
+    path.unlink()
     header = read_header(ship("warm-start", "smoke", tmp_path, shipped, overrides=changes))
     assert header["command"] == "mbrl-course run warm-start --scale smoke --seeds 0..1 --set horizon=2"
     assert json.loads(header["config"])["horizon"] == 2

@@ -125,6 +125,14 @@ def test_presets_are_variants_and_their_experiments_run_them():
         assert differing <= {*lengths}, name
 
 
+@pytest.mark.parametrize("scale", ["laptop", "full"])
+def test_the_settings_are_what_they_are_called(scale):
+    config = get_config("pareto-obstacles", scale)
+    variants = dict(variant_of(config, text) for text in config.variants)
+    assert variants["200 sequences"].num_sequences == 200
+    assert variants["200 sequences"].gradient_steps > variants["100 gradient steps"].gradient_steps == 100
+
+
 def test_plot_draws_it_from_the_logs_alone(tmp_path, capsys):
     folder = tmp_path / "pareto-pets-pendulum" / "laptop"
     for seed, rows in logs().groupby("seed"):

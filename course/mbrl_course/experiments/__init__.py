@@ -272,6 +272,7 @@ def ship(
 
     Raises:
         FileNotFoundError: no seed is finished.
+        FileExistsError: `overrides` are given, and the table there is was made without them.
         StaleResultsError: a seed was run, or the table was made, with another configuration than today's.
     """
     return ship_results(name, scale, get_config(name, scale, overrides), out, results, extend, overrides)

@@ -39,13 +39,15 @@ def ship_results(
     paths = sorted(folder.glob("seed_*.csv"), key=lambda path: path.name.removesuffix(".partial.csv"))
     paths = [path for path in paths if path.stem.removeprefix("seed_").isdigit()]
     if not paths:
-        command = command_line(name, scale, "", overrides).replace(" --seeds ''", "")
+        command = command_line(name, scale, "", overrides)
         raise FileNotFoundError(f"no finished seed in {folder}: run `{command}`")
     headers = [read_header(path) for path in paths]
     for path, header in zip(paths, headers, strict=True):
         if changes := differences(json.loads(header["config"]), config):
             raise StaleResultsError(f"{path} was made with another configuration ({changes})")
     target = (results or Path(str(RESULTS))) / f"{name}-{scale}.csv"
+    if overrides and target.is_file() and differences(json.loads(read_header(target)["config"]), config):
+        raise FileExistsError(f"{target} was made with other settings; remove it first, if it is to go")
     tables = [read_csv(path) for path in paths]
     spent = {key: [float(header.get(key, "nan")) for header in headers] for key in MINUTES}
     in_all = {key: sum(minutes) for key, minutes in spent.items()}

@@ -376,7 +376,9 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
         title="Obstacles: what the on-policy loop earns for how much computing",
         function=run_mpc_variants,
         configs=scales(
-            MPCVariantsConfig(num_iterations=12, variants=_OBSTACLES_VARIANTS),
+            MPCVariantsConfig(
+                num_iterations=12, num_sequences=200, gradient_steps=500, variants=_OBSTACLES_VARIANTS
+            ),
             _OBSTACLES_LAPTOP,
             {**_TWICE, "variants": ("random shooting:", "CEM: search=CEM num_elites=5")},
         ),
