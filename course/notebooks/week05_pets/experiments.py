@@ -207,16 +207,16 @@ for name, budget in budgets.items():
 # setting stands at what it computed and what it earned; those on the front are beaten by none that is as cheap. On the right, what
 # each seed had spent when it first solved the task.
 #
-# A search is called `PLANNER population/horizon/iterations`. The other settings change one thing of `iCEM 40/25/2` (on the
+# A search is called `PLANNER population/horizon/iterations`. The other settings change one thing or two of `iCEM 40/25/2` (on the
 # pendulum of `iCEM 40/20/2`), with its five members, five particles and two layers of 64 units; on the balancing cart-pole of
-# `CEM 100/15/3`, with two layers of 128. `ensemble mean` predicts
+# `CEM 100/15/3`, with two layers of 128. An evaluation is a trial here. `ensemble mean` predicts
 # with the mean of the members' means (see part 3). `3 members` has as many particles. `10 particles` and `2x128` (two
 # layers of 128) say themselves what they change. A `cold start` begins every search from nothing, not from the last plan.
 # `timid fits` learn at a third of the rate, and stop after 5 epochs without an improvement (the others: 20), or after 50
 # epochs (100).
 # The *preset* is the setting that the course chose by these pictures (`mbrl-course run pets-cartpole-preset`, say).
 #
-# `CEM 100/15/3` is not the 100/15/3 from above: a fifth of its sequences are elites, there a tenth; it has seven trials, there
+# `CEM 100/15/3` of the first picture is not the 100/15/3 from above: a fifth of its sequences are elites, there a tenth; it has seven trials, there
 # eight; and what it earned is the mean of the last three, there the last one. So don't compare the two numbers.
 
 # %%
@@ -254,8 +254,8 @@ for name in ("pareto-pets-cartpole", "pareto-pets-pendulum", "pareto-pets-balanc
 # picture it is the horizon that decides: iCEM with 40 sequences and two iterations earns 146 with plans of 35 steps, 98 with 25 and -7 with
 # 15 (IQM over three seeds, the last three trials). More sequences (100/25/2), more iterations (40/25/4) or wider networks bring nothing that three
 # seeds would show. So: a fifth of the middle budget's sequences, and a longer look ahead. (On the pendulum ten steps are enough. For
-# balancing, iCEM with 40 sequences and two iterations gets to 200 in 6 to 8 s, where CEM 100/15/3 takes 11 to 17; but with plans of 8 steps one of three seeds never does, and all fall
-# back in the end: 130.)
+# balancing, iCEM with 40 sequences and two iterations gets to 200 in 6 to 8 s, where CEM 100/15/3 takes 11 to 17; with plans of 8 steps one of three seeds never does, and the
+# others don't stay there: 130 over the last three trials.)
 #
 # **Rubric.** 1 point: (a) both axes, and the difference between one seed and an interval. 1 point: (b) the ups and downs
 # are described, and explained by states without data or by the short horizon. 1 point: (c) real steps against

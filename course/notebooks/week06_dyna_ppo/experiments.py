@@ -381,7 +381,7 @@ show_pareto("pareto-dyna-ppo")
 # Look at both pictures: they rank the settings differently. On the left those that imagine less, `32 rollouts` or `2 imagined batches`, stand
 # on the front: 500 in all three seeds, for half the computing of the preset. On the right the preset solves the task no later than they
 # do, after 3 to 7 s: what it spends on each real step it saves in steps. PPO with 60 passes was as quick in two seeds, and did not get there in
-# the third. Small real batches save real steps, as you saw above, and cost four times the seconds.
+# the third. Small real batches save real steps, as you saw above, and cost two to three times the seconds until the task is solved.
 
 # %% [markdown]
 # ### Where the agent has been, and what the model remembers
@@ -464,10 +464,10 @@ plt.show()
 # against PPO's 452 [255, 485], with seven times its gradient steps. The model is not to blame: at 4,096 steps its $E_1$ is about 0.00001 in every variant. A rollout of one step teaches only
 # what the value function says about the next state, thousands of times; twenty steps show the pole fall. Early on the model does limit: $E_{10}$ is near or above 1 up to 2,048
 # steps (as bad as predicting the mean change) and below 0.004 at 4,096. Since all horizons get the same number of imagined steps, they cost about the same (31 to 38 CPU seconds);
-# with as many rollouts, as in level 1, 20 steps cost about twice as much as 5. More of everything, with rollouts of 5 steps, helps early: over the first 4,096 steps the regime
-# 1/5 averages 96 [64, 148], 5/20 174 [150, 224]. On the first 475 nothing is shown: 8,192 real steps (median; 6,144 to 12,288) in 1/5, 10,240 (8,192 to 12,288) in 3/10 and
-# 7,168 (5,120 to 12,288) in 5/20, for 8,450, 15,700 and 30,200 gradient steps. Imagining longer is the better buy: a horizon of 20 gets there after
-# 5,120 (3,072 to 5,120), so none of its runs is later than any run of the regimes, for 8,390 gradient steps.
+# with as many rollouts, as in level 1, 20 steps cost about twice as much as 5. More of everything, with rollouts of 5 steps, helps early, but not beyond PPO: over the first 4,096 steps the regime
+# 1/5 averages 96 [64, 148], 5/20 174 [150, 224], PPO 223 [162, 351]. On the first 475 nothing is shown: 8,192 real steps (median; 6,144 to 12,288) in 1/5, 10,240 (8,192 to 12,288) in 3/10 and
+# 7,168 (5,120 to 12,288) in 5/20, with some 4,400, 10,300 and 13,600 gradient steps until then. Imagining longer is the better buy: a horizon of 20 gets there after
+# 5,120 (3,072 to 5,120), so none of its runs is later than any run of the regimes, with 2,600 gradient steps.
 #
 # (b) Five seeds, a horizon of 5: with 0.03 no harm is shown, 500 [342, 500] in the end (one run at 263), without noise 500 [500, 500]. 0.1 and 0.3 hurt: 458 [365, 499] and 427 [367, 486], which
 # is not shown to be better than PPO, and two and one of the five runs ever earned 475; without noise all did. Noise without a bias averages out, where it is small, over
