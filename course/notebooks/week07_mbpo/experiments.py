@@ -535,9 +535,9 @@ seed_by_seed("mbpo-penalty", *((f"penalty={beta}", "penalty=0") for beta in ("0.
 # many seeds would you want before you said so in public?
 
 # %% [markdown] kind="written" id="explain-rest" points=3
-# **Model answer.** (a) In our run the agent's updates took about 71, 77 and 90 % (cart-pole, Pendulum, half-cheetah), the fits
-# 25, 21 and 6 %, the world 3, 2 and 4 %, and the rollouts about 1 % at the most. So the updates: but if they cost nothing at
-# all, the whole would be about three and a half, four and ten times as fast, and no more. Faster rollouts would gain nothing.
+# **Model answer.** (a) In our run the agent's updates took about 74, 77 and 90 % (cart-pole, Pendulum, half-cheetah), the fits
+# 22, 21 and 6 %, the world 3, 2 and 4 %, and the rollouts about 1 % at the most. So the updates: but if they cost nothing at
+# all, the whole would be about four, four and ten times as fast, and no more. Faster rollouts would gain nothing.
 #
 # (b) Over five seeds, after 400 steps: 175 [134, 197] for a share of 0, 192 [165, 200] for 0.05, 165 [118, 200] for 0.5, and
 # 85 [42, 120] for 1. So some imagination is worth a lot: a share of 1 is behind 0.05 in all five seeds, by 55 to 168.
