@@ -131,4 +131,4 @@ def test_what_can_not_be_solved_is_refused(capsys):
     assert main(["results", "--time-to-solve", "q1"]) == USAGE
     assert "'q1' has no return" in capsys.readouterr().err
     assert main(["results", "--time-to-solve", "pets-cartpole-balance"]) == OK
-    assert "5 of 5" in capsys.readouterr().out
+    assert "10 of 10" in capsys.readouterr().out
