@@ -1,5 +1,4 @@
 import dataclasses
-import itertools
 import json
 import math
 import re
@@ -30,7 +29,7 @@ from mbrl_course.experiments import (
 )
 from mbrl_course.experiments.config import differences, parse, with_overrides
 from mbrl_course.experiments.files import LABELS, command_line, read_csv, read_header, run_folder
-from mbrl_course.experiments.shipping import seed_text, seeds_and_changes
+from mbrl_course.experiments.shipping import changed_settings, seed_text, seeds_and_changes
 from mbrl_course.experiments.tuning import final_score
 from mbrl_course.experiments.variants import CountingModel, divergence_named, settings_of, variant_of
 from mbrl_course.experiments.week01 import curves_of, open_loop, parse_model, relative_error, trajectories
@@ -513,6 +512,7 @@ def test_shipping_gathers_all_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     header = read_header(ship("warm-start", "smoke", tmp_path, shipped, overrides=changes))
     assert header["command"] == "mbrl-course run warm-start --scale smoke --seeds 0..1 --set horizon=2"
     assert json.loads(header["config"])["horizon"] == 2
+    assert changed_settings(header) == changes
     assert seeds_and_changes(header) == "seeds 0..1 with horizon=2"
 
 
@@ -554,9 +554,9 @@ def test_everything_that_ships_can_be_read_and_says_how_it_was_made() -> None:
         assert header is not None
         assert frame["seed"].nunique() >= 3
         assert {"machine", "threads", "minutes", "command", "seeds", "config"} <= set(header)
-        words = shlex.split(header["command"])
-        changes = dict(word.split("=", 1) for flag, word in itertools.pairwise(words) if flag == "--set")
-        assert differences(json.loads(header["config"]), get_config(name, scale, changes)) == ""
+        assert (
+            differences(json.loads(header["config"]), get_config(name, scale, changed_settings(header))) == ""
+        )
     assert experiments.load_results("q2", "nonsense") is None
     assert experiments.load_header("q2", "nonsense") is None
     assert set(experiments.load_reference("q2")) <= {"q2, full", "q2, laptop"}

@@ -22,6 +22,7 @@ from matplotlib.axes import Axes
 
 from mbrl_course.evaluation import iqm_interval
 from mbrl_course.experiments import get_experiment, list_experiments, load_header, load_results
+from mbrl_course.experiments.pareto import pareto_table, plot_pareto
 from mbrl_course.experiments.shipping import minutes_text, seeds_and_changes
 from mbrl_course.experiments.tables import Layout, final_rows, labelled_groups, layout_of
 from mbrl_course.plotting import line_colors, new_axes, plot_learning_curves, styled
@@ -229,8 +230,6 @@ def show_pareto(name: str, scale: str = "laptop") -> None:
     rows, experiment = shipped(name, scale), get_experiment(name)
     if rows is None or experiment.solved_at is None:
         return
-    from mbrl_course.experiments.pareto import pareto_table, plot_pareto
-
     plot_pareto(rows, experiment.solved_at, preset=experiment.preset, title=experiment.title)
     plt.show()
     table = pareto_table(rows, experiment.solved_at).rename(columns={"cost": "CPU seconds"})

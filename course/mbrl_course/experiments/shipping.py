@@ -23,6 +23,8 @@ RESULTS = resources.files("mbrl_course") / "results"
 """The folder of the shipped tables, NAME-SCALE.csv."""
 MINUTES = {"minutes": "minutes on the wall", "cpu_minutes": "minutes of the processor"}
 """What runs note in their headers of the time that they took, evaluation included."""
+MADE_WITH = ("machine", "threads", "versions")
+"""What else they note, of which a table names all that there were."""
 
 
 def ship_results(
@@ -42,20 +44,22 @@ def ship_results(
         command = command_line(name, scale, "", overrides)
         raise FileNotFoundError(f"no finished seed in {folder}: run `{command}`")
     headers = [read_header(path) for path in paths]
-    for path, header in zip(paths, headers, strict=True):
-        if changes := differences(json.loads(header["config"]), config):
+    for path, finished in zip(paths, headers, strict=True):
+        if changes := differences(json.loads(finished["config"]), config):
             raise StaleResultsError(f"{path} was made with another configuration ({changes})")
     target = (results or Path(str(RESULTS))) / f"{name}-{scale}.csv"
-    if overrides and target.is_file() and differences(json.loads(read_header(target)["config"]), config):
+    header = read_header(target) if target.is_file() else None
+    changes = differences(json.loads(header["config"]), config) if header else ""
+    if changes and overrides:
         raise FileExistsError(f"{target} was made with other settings; remove it first, if it is to go")
+    if changes and extend:
+        raise StaleResultsError(f"{target} was made with another configuration ({changes})")
     tables = [read_csv(path) for path in paths]
-    spent = {key: [float(header.get(key, "nan")) for header in headers] for key in MINUTES}
+    spent = {key: [float(finished.get(key, "nan")) for finished in headers] for key in MINUTES}
     in_all = {key: sum(minutes) for key, minutes in spent.items()}
-    numbers = {int(header["seed"]) for header in headers}
-    if extend and target.is_file():
-        header, earlier = read_header(target), read_csv(target)
-        if changes := differences(json.loads(header["config"]), config):
-            raise StaleResultsError(f"{target} was made with another configuration ({changes})")
+    numbers = {int(finished["seed"]) for finished in headers}
+    if extend and header:
+        earlier = read_csv(target)
         others = earlier[~earlier["seed"].isin(numbers)]
         kept = [int(seed) for seed in others["seed"].unique()]
         if kept:  # else nothing of the earlier table is left, and nothing has to be said of it
@@ -79,9 +83,7 @@ def ship_results(
             for key, minutes in spent.items()
             if not math.isnan(in_all[key])  # older runs did not note the processor's
         },
-        "machine": " | ".join(dict.fromkeys(header["machine"] for header in headers)),
-        "threads": " | ".join(dict.fromkeys(header["threads"] for header in headers)),
-        "versions": " | ".join(dict.fromkeys(header["versions"] for header in headers)),
+        **{key: " | ".join(dict.fromkeys(made[key] for made in headers)) for key in MADE_WITH},
         "config": headers[0]["config"],
     }
     write_csv(target, table, meta)
@@ -100,11 +102,16 @@ def minutes_text(header: Mapping[str, str]) -> str:
     return f"{MINUTES[key]}: {header[key]}"
 
 
+def changed_settings(header: Mapping[str, str]) -> dict[str, str]:
+    """The fields in which results differ from their preset, and their values, by the header's command."""
+    words = shlex.split(header.get("command", ""))
+    return dict(word.split("=", 1) for flag, word in pairwise(words) if flag == "--set")
+
+
 def seeds_and_changes(header: Mapping[str, str]) -> str:
     """Seeds of shipped results, and what differs from the preset: "seeds 0..4 with precision=bfloat16"."""
-    words = shlex.split(header.get("command", ""))
-    changes = [word for flag, word in pairwise(words) if flag == "--set"]
-    return f"seeds {header['seeds']}" + (f" with {', '.join(changes)}" if changes else "")
+    changes = ", ".join(f"{field}={value}" for field, value in changed_settings(header).items())
+    return f"seeds {header['seeds']}" + (f" with {changes}" if changes else "")
 
 
 def load_header(name: str, scale: str) -> dict[str, str] | None:
