@@ -33,7 +33,7 @@ from mbrl_course.experiments.shipping import changed_settings, seed_text, seeds_
 from mbrl_course.experiments.tuning import final_score
 from mbrl_course.experiments.variants import CountingModel, divergence_named, settings_of, variant_of
 from mbrl_course.experiments.week01 import curves_of, open_loop, parse_model, relative_error, trajectories
-from mbrl_course.experiments.week03 import PlannersConfig, make_oracle_planner, parse_search
+from mbrl_course.experiments.week03 import PlannersConfig, make_oracle_planner
 from mbrl_course.mbpo import MBPOConfig
 
 QUICK_LOOP = {
@@ -55,7 +55,7 @@ QUICK = {
     "planners-pendulum": {"budgets": "20", "horizon": "3", "num_iterations": "2"},
     "planners-swingup": {"budgets": "20", "horizon": "3", "num_iterations": "2"},
     "warm-start": {"population_size": "5", "num_iterations": "1", "horizon": "3"},
-    "q5": {**QUICK_LOOP, "num_elites": "3", "searches": "random shooting,CEM 1"},
+    "q5": {**QUICK_LOOP, "num_elites": "3"},
 }
 CLOCKS = ["seconds", "cpu_seconds", "ms_per_plan"]
 
@@ -286,6 +286,12 @@ def test_bad_overrides_name_the_field(overrides: dict[str, object], message: str
         ("pets-cartpole", {"variants": "horizn=5"}, "variants holds 'horizn=5': there is no field 'horizn'"),
         ("pets-cartpole", {"variants": "one: horizon=x"}, "field 'horizon' is 'x', expected a whole number"),
         ("pets-cartpole", {"variants": "horizon"}, "expected such as 'NAME: FIELD=VALUE FIELD=VALUE'"),
+        (
+            "prioritized-model",
+            {"variants": "few: num_points=2"},
+            "variants holds 'few: num_points=2': all variants share the field 'num_points'",
+        ),
+        ("ensemble-size", {"variants": "holds=3"}, "all variants share the field 'holds'"),
         ("multi-step", {"situations": "fog"}, "situations holds 'fog', expected some of whole state, small"),
         ("multi-step", {"data_sizes": "5,500"}, "data_sizes is (5, 500), expected at least 10 each"),
         ("multi-step", {"seen": "4"}, "seen is 4, expected at most 3, all of the state"),
@@ -351,7 +357,7 @@ def test_agents_refuse_bad_fields_before_anything_runs(name: str, overrides: Any
             "field 'horizon' would have no effect, since every variant sets it",
         ),
         ("pets-pendulum-preset", {"ensemble_size": 5}, "'3 members: ensemble_size=3 num_particles=3'"),
-        ("q5", {"search": "CEM"}, "field 'search' would have no effect, since 'q5' sets it by itself"),
+        ("q5", {"search": "CEM"}, "field 'search' would have no effect, since every variant sets it"),
         ("early-end", {"plan_to_end": "yes"}, "field 'plan_to_end' would have no effect"),
     ],
 )
@@ -451,7 +457,6 @@ def test_unknown_names_list_what_there_is() -> None:
     ("call", "message"),
     [
         (lambda: get_config("q1", "smoke", {"models": "500"}), "models holds '500', expected STEPSx"),
-        (lambda: get_config("q5", "smoke", {"searches": "CEM"}), "searches holds 'CEM'"),
         (lambda: get_config("planners-pendulum", "smoke", {"planners": "CME"}), "planners holds 'CME'"),
         (lambda: get_config("planners-pendulum", "smoke", {"budgets": "3"}), "expected at least 2 x num_it"),
     ],
@@ -588,10 +593,8 @@ def test_curves_are_seeds_by_steps() -> None:
     assert list(curves_of(frame, "loss")["5x(1x8)"].columns) == [1, 2, 3, 4, 5]
 
 
-def test_model_and_search_texts() -> None:
+def test_texts_of_models() -> None:
     assert parse_model("500x(2x250)") == (500, (250, 250))
-    assert parse_search("CEM 4") == ("CEM", 4)
-    assert parse_search("random shooting") == ("random shooting", 1)
 
 
 def test_open_loop_predictions_follow_the_real_trajectory_of_a_perfect_model() -> None:

@@ -94,9 +94,6 @@ def get_config(name: str, scale: str = "laptop", overrides: Mapping[str, Any] | 
     if scale not in experiment.configs:
         raise ConfigError(f"scale is {scale!r}, expected one of {', '.join(experiment.configs)}")
     config = with_overrides(experiment.configs[scale], overrides)
-    for field in overrides:
-        if field in experiment.varied:
-            raise ConfigError(f"field {field!r} would have no effect, since {name!r} sets it by itself")
     if isinstance(config, Variants):
         refuse_without_effect(config, overrides)
     return config

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 
 LABELS = (
-    *("variant", "planner", "search", "plans", "policy", "model", "warm_start"),
+    *("variant", "planner", "policy", "model", "warm_start"),
     *("metric", "where", "trained_on", "tested_on"),
 )
 """Columns that hold names: "1" is one, too."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -60,6 +60,11 @@ class ReplayConfig(Variants):
     hidden_sizes: tuple[int, ...] = (128, 128)
     learning_rate: float = 1e-3
     batch_size: int = 128
+
+    shared_by_variants: ClassVar = (
+        *("task", "noise", "num_common", "num_rare", "hold"),  # the data
+        *("num_test_steps", "num_points"),
+    )
 
     def __post_init__(self) -> None:
         """Refuses numbers that make no sense, noise without a sensor, and variants that can't be read."""

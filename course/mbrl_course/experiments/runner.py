@@ -80,7 +80,6 @@ class Experiment(Generic[C]):
             earns for its computing, see `pareto`.
         verdicts: makes a further table of the rows, where the experiment puts claims to the test.
         objective: what `tuning` makes better; None where there is no such thing.
-        varied: fields that the function sets by itself, so that nobody else can.
     """
 
     name: str
@@ -94,7 +93,6 @@ class Experiment(Generic[C]):
     preset: str = ""
     verdicts: Callable[[pd.DataFrame], pd.DataFrame] | None = None
     objective: Objective | None = Objective()
-    varied: tuple[str, ...] = ()
 
 
 class Run:

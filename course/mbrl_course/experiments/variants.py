@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from torch import Tensor, nn
 
@@ -28,12 +28,15 @@ class Variants:
         variants: what is compared, each as "FIELD=VALUE FIELD=VALUE", with a name of its own as
             "NAME: FIELD=VALUE"; several values of a field are separated by slashes, as in
             "hidden_sizes=64/64". "NAME:" alone is the configuration as it is.
+        shared_by_variants: fields that no variant can change, such as those of data that all are given.
     """
 
     variants: tuple[str, ...] = field(default=(), kw_only=True)
 
+    shared_by_variants: ClassVar[tuple[str, ...]] = ()
+
     def __post_init__(self) -> None:
-        """Refuses variants that can't be read, or have a field that there is not."""
+        """Refuses variants that can't be read, or change a field that is shared or that there is not."""
         for text in self.variants:
             variant_of(self, text)
 
@@ -45,6 +48,8 @@ def variant_of(config: V, text: str) -> tuple[str, V]:
         ConfigError: the text can't be read, or its fields and values do not fit.
     """
     name, changes = _parts_of(text)
+    for shared in changes.keys() & set(config.shared_by_variants):
+        raise ConfigError(f"variants holds {text!r}: all variants share the field {shared!r}")
     try:
         return name, with_overrides(config, {"variants": (), **changes})
     except ConfigError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -42,7 +42,7 @@ class MPCConfig:
         cem_iterations: iterations of CEM per plan.
         num_elites: elites of CEM.
         plan_to_end: whether a plan counts nothing after the end of an episode. CS285 adds up all rewards of
-            a plan; on the obstacles that is the better way, see `run_early_end`.
+            a plan; on the obstacles that is the better way, see the experiment early-end.
         precision: in which the model predicts, "float32" or "bfloat16".
     """
 
@@ -256,22 +256,9 @@ def run_mpc_rows(config: MPCConfig, run: Run) -> None:
 
 
 def run_mpc_variants(config: MPCVariantsConfig, run: Run) -> None:
-    """pareto-obstacles: `run_mpc` with each variant; rows as there, with the column variant."""
-    for name, variant, _ in each_variant(config, run, lambda variant: variant):
+    """early-end, pareto-obstacles, q4, q5: `run_mpc` with each variant; rows have the column variant, too."""
+    for name, variant, _ in each_variant(config, run, lambda variant: None):
         run_mpc(variant, run, variant=name)
-
-
-def run_early_end(config: MPCConfig, run: Run) -> None:
-    """early-end: the obstacles, planning with plans that end, and with plans that don't.
-
-    A model knows no walls at the edge of the square. All rewards are negative, so a plan that leaves the
-    square, where the episode would end, looks better than any other, and the planner presses against the
-    edge for good.
-
-    Rows: as in `run_mpc`, with the column plans ("end at the edge", "never end").
-    """
-    for plans in run.units(("end at the edge", "never end"), "plans"):
-        run_mpc(replace(config, plan_to_end=plans == "end at the edge"), run, plans=plans)
 
 
 def run_growing_data(config: GrowingDataConfig, run: Run) -> None:
@@ -325,6 +312,10 @@ _LAPTOP = {
     "hidden_sizes": (128, 128),
 }
 
+_PLANS = ("plans may end: plan_to_end=true", "plans never end: plan_to_end=false")
+"""A model knows no walls at the edge of the square. All rewards are negative, so a plan that leaves the
+square, where the episode would end, looks better than any other: the planner presses against the edge."""
+
 # CS285's 20 gradient steps per iteration leave the model short of the published return
 _OBSTACLES_LAPTOP = {
     "num_iterations": 6,
@@ -357,9 +348,8 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
         name="early-end",
         week=2,
         title="Obstacles: what happens when plans may end early and every step costs",
-        function=run_early_end,
-        configs=scales(MPCConfig(), {"num_sequences": 300}, _TINY),
-        varied=("plan_to_end",),
+        function=run_mpc_variants,
+        configs=scales(MPCVariantsConfig(variants=_PLANS), {"num_sequences": 300}, _TINY),
     ),
     Experiment(
         name="q3-obstacles",

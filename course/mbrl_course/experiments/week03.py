@@ -14,7 +14,7 @@ from mbrl_course.evaluation import evaluate
 from mbrl_course.experiments.config import need_at_least, need_share, need_some
 from mbrl_course.experiments.runner import Experiment, Objective, Run
 from mbrl_course.experiments.variants import CountingModel, scales
-from mbrl_course.experiments.week02 import CHEETAH, MPCConfig, run_mpc
+from mbrl_course.experiments.week02 import CHEETAH, MPCVariantsConfig, run_mpc_variants
 
 if TYPE_CHECKING:  # in a class these may be the student's own, so they are imported when needed
     from mbrl_course.icem import ICEMConfig
@@ -86,40 +86,6 @@ class WarmStartConfig:
         need_at_least(self, 2, "population_size")
         need_at_least(self, 1, "num_iterations", "horizon", "num_episodes")
         need_share(self, "elite_share")
-
-
-@dataclass(frozen=True)
-class SearchesConfig(MPCConfig):
-    """The on-policy loop of week 2, once for each way to search for plans.
-
-    Attributes:
-        searches: "random shooting", or "CEM" with a number of iterations per plan.
-    """
-
-    searches: tuple[str, ...] = ("random shooting", "CEM 2", "CEM 4")
-
-    def __post_init__(self) -> None:
-        """Refuses searches that can't be read."""
-        super().__post_init__()
-        need_some(self, "searches")
-        planned = [parse_search(search)[0] for search in self.searches]
-        if "CEM" in planned and self.num_elites > self.num_sequences:
-            expected = f"at most num_sequences = {self.num_sequences}"
-            raise ValueError(f"num_elites is {self.num_elites}, expected {expected}")
-
-
-def parse_search(text: str) -> tuple[Literal["random shooting", "CEM"], int]:
-    """The search and its iterations: "CEM 4" is ("CEM", 4), "random shooting" is ("random shooting", 1).
-
-    Raises:
-        ValueError: the text names no search.
-    """
-    name, _, count = text.rpartition(" ")
-    if text == "random shooting":
-        return "random shooting", 1
-    if name == "CEM" and count.isdigit() and int(count) > 0:
-        return "CEM", int(count)
-    raise ValueError(f"searches holds {text!r}, expected 'random shooting' or 'CEM' and a number")
 
 
 def make_oracle_planner(
@@ -231,16 +197,13 @@ def run_warm_start(config: WarmStartConfig, run: Run) -> None:
         run.log(warm_start=fill, **{"return": score})
 
 
-def run_searches(config: SearchesConfig, run: Run) -> None:
-    """q5: the on-policy loop of week 2 with each search; rows as in `run_mpc`, with the column search."""
-    for text in run.units(config.searches, "searches"):
-        search, iterations = parse_search(text)
-        run_mpc(replace(config, search=search, cem_iterations=iterations), run, search=text)
-
-
 _PENDULUM = PlannersConfig(budgets=(20, 50, 250, 1000), num_episodes=5)
 _SWINGUP = PlannersConfig(task="cartpole-swingup", budgets=(50, 250, 1000, 2500), horizon=30, num_episodes=5)
-_Q5 = SearchesConfig(**CHEETAH, num_iterations=5)  # type: ignore[arg-type]
+_SEARCHES = (
+    "random shooting: search=random shooting cem_iterations=1",
+    *(f"CEM {n}: search=CEM cem_iterations={n}" for n in (2, 4)),
+)
+_Q5 = MPCVariantsConfig(**CHEETAH, num_iterations=5, variants=_SEARCHES)  # type: ignore[arg-type]
 _TINY = {"budgets": (50,), "horizon": 10, "num_episodes": 1}
 _RETURN = Objective("return")
 
@@ -277,7 +240,7 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
         name="q5",
         week=3,
         title="Half-cheetah, five iterations: random shooting against CEM with 2 and 4 iterations",
-        function=run_searches,
+        function=run_mpc_variants,
         configs=scales(
             _Q5,
             {
@@ -297,10 +260,9 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
                 "num_sequences": 20,
                 "num_elites": 5,
                 "horizon": 5,
-                "searches": ("random shooting", "CEM 2"),
+                "variants": _SEARCHES[:2],
             },
         ),
         published="CEM at least 800 after 5 iterations (CS285, homework 4, problem 5)",
-        varied=("search", "cem_iterations"),
     ),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,7 +33,7 @@ from mbrl_course.experiments.variants import (
     settings_of,
 )
 from mbrl_course.experiments.week01 import holding_policy
-from mbrl_course.experiments.week02 import MPCConfig, run_mpc
+from mbrl_course.experiments.week02 import MPCVariantsConfig, run_mpc_variants
 
 if TYPE_CHECKING:  # in a class these may be the student's own, so they are imported when needed
     from mbrl_course.buffers import Batch
@@ -175,6 +175,8 @@ class EnsembleSizeConfig(EnsembleFitConfig, Variants):
     num_test_steps: int = 2000
     holds: tuple[int, ...] = (2, 5)
 
+    shared_by_variants: ClassVar = ("task", "num_steps", "num_test_steps", "holds")
+
     def __post_init__(self) -> None:
         """Refuses numbers that make no sense, with the field's name, and variants that can't be read."""
         EnsembleFitConfig.__post_init__(self)
@@ -205,22 +207,6 @@ def run_ensemble_size(config: EnsembleSizeConfig, run: Run) -> None:
         for where, test in tests.items():
             for metric, value in worth(ensemble, test, step_scale(data)).items():
                 run.log(variant=name, where=where, metric=metric, value=value, **costs)
-
-
-@dataclass(frozen=True)
-class MPCVariantsConfig(MPCConfig, Variants):
-    """The on-policy loop of week 2, with variants of its settings."""
-
-    def __post_init__(self) -> None:
-        """Refuses what either refuses."""
-        MPCConfig.__post_init__(self)
-        Variants.__post_init__(self)
-
-
-def run_mpc_variants(config: MPCVariantsConfig, run: Run) -> None:
-    """q4: the on-policy loop with each variant; rows as in `week02.run_mpc`, with the column variant."""
-    for name, variant, _ in each_variant(config, run, lambda variant: None):
-        run_mpc(variant, run, variant=name)
 
 
 _SIZES = tuple(f"{size} member{'s' * (size > 1)}: ensemble_size={size}" for size in (1, 3, 5, 10))

@@ -1239,9 +1239,9 @@ print("Right: as far as all of them went.")
 
 # %%
 frame = load_results("q5", "laptop")
-searches = list(frame["search"].unique())
+searches = list(frame["variant"].unique())
 curves = {}  # search -> column -> [seeds, P]
-for name, group in frame.groupby("search", sort=False):
+for name, group in frame.groupby("variant", sort=False):
     curves[name] = {
         column: torch.tensor(group.pivot(index="seed", columns="iteration", values=column).to_numpy())
         for column in ("env_steps", "seconds", "eval_return")
