@@ -16,7 +16,7 @@ from pandas.testing import assert_frame_equal
 from mbrl_course import experiments
 from mbrl_course.cli import main, make_parser
 from mbrl_course.commands import OK, USAGE
-from mbrl_course.experiments import ConfigError, JobError, parallel, run, sweep, tables
+from mbrl_course.experiments import ConfigError, JobError, parallel, run, shipping, sweep, tables
 from mbrl_course.experiments.files import read_csv, read_header, write_csv
 from mbrl_course.experiments.parallel import Job, run_in_processes, run_job_apart, run_on_cluster
 from mbrl_course.experiments.tables import (
@@ -234,8 +234,12 @@ def test_results_name_what_ships_and_what_was_published():
     text = results_text(["q2"])
     assert "q2, full" in text and "MPC -70 to -50" in text and "0..4" in text
     assert "; minutes on the wall: " in text
-    with pytest.raises(ConfigError, match="no results of 'early-end' ship"):
-        results_text(["early-end"])
+
+
+def test_results_that_do_not_ship_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(shipping, "RESULTS", tmp_path)
+    with pytest.raises(ConfigError, match="no results of 'q2' ship"):
+        results_text(["q2"])
 
 
 @pytest.mark.parametrize(

@@ -1110,7 +1110,7 @@ plt.show()
 
 # %% [markdown] exercise="budget" number="8.6" title="A fair budget" points=3 difficulty=2 minutes=15
 # Claim 9: 50 policy updates instead of 20. It would be odd if that did not help, at equal
-# *real steps*. But it costs two and a half times the computing. And an agent that plans may need few real
+# *real steps*. But it costs about twice the computing. And an agent that plans may need few real
 # steps and hours of time. Better at *what* cost? There are at least three: env steps (what a robot pays),
 # seconds (what you pay), and model calls (what both pay, on any machine).
 #

@@ -156,17 +156,18 @@ at_equal_cost(load_results("clinic-mbpo", "laptop"), "50 updates", "MBPO")
 
 # %% [markdown] kind="written" id="explain-updates" points=4
 # **Model answer.** (a) At equal real steps the verdict is "real": after 1,200 steps our three seeds have -171 with
-# 50 updates and -622 without, a gain of 451, and its interval, 20 to 824, is just above 0. At 21 CPU seconds nothing
-# is shown: -554 against -699, a gain of 144, with -364 to 640. So the budget decides as much as the change does: a
-# run with 50 updates takes 42 CPU seconds, one without 23, and in the same time the unchanged agent has had nearly
-# twice as many real steps. And the "real" needs a grain of salt: a 95 % interval of three seeds holds the truth in
-# only about 70 % of the experiments (8.2).
+# 50 updates and -622 without, a gain of 451, and its interval, 20 to 824, is just above 0. At 17 CPU seconds it is
+# "harmful": -1335 against -675, a gain of -660, with -1059 to -282. So the budget turns the verdict round: a run with
+# 50 updates takes 42 CPU seconds, one without 20, and in the same time the unchanged agent has had about twice as many
+# real steps. And both verdicts need a grain of salt: a 95 % interval of three seeds holds the truth in only about 70 %
+# of the experiments (8.2). (The harm hangs on the moment, too: the next evaluations with 50 updates, about -830 on
+# average, come a second later.)
 #
-# (b) No. At equal steps they agree in the sign, but their effect is about a fifth of ours and not shown: +97 (-64 to
-# 369). At 14 CPU seconds even the sign is another one: -477 (-1023 to 139), not shown either. A run with 50 updates
-# beats one without with probability 0.60 and 0.29 (ours: 0.89 and 0.78). I believe the ten. Two of our three
-# unchanged runs were slow, and ended at -708 and -995; of the course's ten only three ended below -550. Three seeds
-# can have such luck, and their interval knows of no other.
+# (b) No, though our three are the first of the ten. At equal steps the sign is the same, but the effect is about a
+# ninth of ours and not shown: +52 (-19 to 331). At 15 CPU seconds the sign is the same as well, and the harm not shown:
+# -323 (-654 to 121). A run with 50 updates beats one without with probability 0.72 and 0.33 (ours: 0.89 and 0.00). I
+# believe the ten. Two of our three unchanged runs were slow, and ended at -708 and -995; of the other seven none ended
+# below -330. Three seeds can have such luck, and their interval knows of no other.
 #
 # **Rubric.** 2 points for (a): reads both intervals correctly (1), and tells the two budgets apart (1). 2
 # points for (b): compares with the shipped seeds (1), and gives a reason that has to do with the number of
@@ -305,17 +306,17 @@ if verdicts is not None:
 # may suspect.
 #
 # **And with MBPO** (pendulum, 1,200 steps, ten seeds). Of eleven comparisons one is decided, and it is harm:
-# the small gain, -99 % (-137 to -61), at the strict confidence and by the last return, too. Its agent had not
-# begun to learn when the run ended. Nothing is real. The best of the rest are the 50 updates, +35 % (-10 to
-# 80), at twice the time. Not shown either are true rewards, +16 % (-45 to 76); the batch of 512, +4 % (-50 to
-# 58), for a fifth more time; potential-based shaping and the ensemble's mean, -6 % each; the linear schedule,
-# -9 %; prioritized replay, -16 % (-66 to 41), for half as much time again; naive shaping and the noise where
-# critics disagree, -19 % each; and the cosine schedule, -34 % (-85 to 37).
+# the small gain, -98 % (-134 to -54), at the strict confidence and by the last return, too. Its agent had not
+# begun to learn when the run ended. Nothing is real. The best of the rest are the 50 updates, +39 % (-3 to
+# 86), at nearly twice the time. Not shown either are prioritized replay, +10 % (-44 to 65), for a third more
+# time; the batch of 512, +8 % (-43 to 63), for nearly a quarter more; the ensemble's mean, +3 %; naive shaping,
+# 0 % (-60 to 61); true rewards, -1 % (-59 to 58); potential-based shaping, -7 %; the cosine schedule, -20 %; and
+# the linear schedule and the noise where critics disagree, -21 % each.
 #
 # Look at the widths. The runs end while the agents learn, so a lucky start is worth a lot, and ten seeds leave
-# intervals of some 50 % to either side. A promise of +15 % can neither be confirmed nor denied with that:
+# intervals of some 55 % to either side. A promise of +15 % can neither be confirmed nor denied with that:
 # whoever reported it had more seeds than ten, or luck. What ten seeds do show is that no claim survived in
-# both agents, and that naive shaping, the clearest win in one, was no win in the other.
+# both agents: naive shaping, the clearest win in one, is not shown in the other.
 #
 # Averages hide things. Here are the profiles of all variants: for each score, the share of the runs above it.
 # Black is the agent itself; coloured is what differs from it by a verdict, and grey are the others.
@@ -360,7 +361,7 @@ else:
 
 # %% [markdown] kind="written" id="explain-claims" points=6
 # **Model answer.** (a) Of eighteen comparisons two verdicts hold in every column: naive shaping is real with
-# PETS (+60 %, 32 to 79), and the small gain is harmful with MBPO (-99 %, -137 to -61). Two hold at 95 % alone,
+# PETS (+60 %, 32 to 79), and the small gain is harmful with MBPO (-98 %, -134 to -54). Two hold at 95 % alone,
 # neither at the strict confidence nor by the last return: true rewards with PETS (+89 %, 22 to 158) and the harm
 # of the small gain there (-32 %, -67 to -2). These are candidates. If none of the eighteen changes did anything,
 # 18 x 0.05 = 0.9 of them would be decided by chance, half of these "real" and half "harmful" (somewhat more, as
@@ -368,8 +369,8 @@ else:
 # the last return, and not shown by the whole curve, the score that was chosen beforehand. The other thirteen are
 # not shown, whatever one takes. No claim is real in both agents.
 #
-# (b) Claim 2 promises +20 to 40 %, and its interval with MBPO is -64 to 35 %. Its upper end is above 20: a gain of
-# 20 to 35 % is not ruled out, only more than that. It is just not seen, and "no effect" would be as unfounded as
+# (b) Claim 2 promises +20 to 40 %, and its interval with MBPO is -64 to 39 %. Its upper end is above 20: a gain of
+# 20 to 39 % is not ruled out, only more than that. It is just not seen, and "no effect" would be as unfounded as
 # the promise. It is otherwise with the batch of 512 in PETS: +10 to 20 % were promised, the interval ends at 4 %.
 # That promise is ruled out, though a gain of 3 % is not.
 #
@@ -478,12 +479,12 @@ table
 # (-1512 to -1261), no better than the untuned -1383 (-1490 to -1270). After the whole 1,200 steps the two are alike as
 # well, -604 and -622. And there was little to hold. The eight trials lie between -1764 and -1024, and only two of them
 # above the random policy (-1242): after 600 steps hardly anything had been learned. By the same measure ten runs of
-# *one* setting lie between -1532 and -49, by their seeds alone, twice as far apart as the eight trials. So the order
-# of the trials is mostly chance. (Only the last, with the lowest learning rate, is below all ten.) A trial that is too
-# short to learn in, with a single seed, ranks next to nothing; Optuna has tuned noise. (Eight trials are a random
-# search anyway: TPE draws its first ten at random.) Better with the same steps: two settings, two whole runs each.
-# After 1,200 steps all ten runs of the one setting are above the random policy, though with -783 to -50 even then two
-# seeds say little.
+# *one* setting lie between -1496 and -52, by their seeds alone, twice as far apart as the eight trials. So the order
+# of the trials is mostly chance. (Only the last two are below all ten, and the last, with the lowest learning rate, far
+# below.) A trial that is too short to learn in, with a single seed, ranks next to nothing; Optuna has tuned noise.
+# (Eight trials are a random search anyway: TPE draws its first ten at random.) Better with the same steps: two
+# settings, two whole runs each. After 1,200 steps all ten runs of the one setting are above the random policy, though
+# with -986 to -48 even then two seeds say little.
 #
 # (b) The 4800 steps of the search and their time. The rival could have had a run that is five times as long, or four
 # more seeds, or a search of its own. A fair report tunes all agents within the same budget, evaluates on other
