@@ -1902,7 +1902,7 @@ plt.show()
 
 # %% [markdown]
 # Your numbers may differ from ours: another order of draws makes another agent. One seed shows that the code
-# works, and nothing about which agent is better. `experiments.ipynb` compares them over five seeds.
+# works, and nothing about which agent is better. `experiments.ipynb` compares them over twenty seeds.
 
 # %%
 env, agent = balance.make_env(), agents["MBPO, k = 10"]
