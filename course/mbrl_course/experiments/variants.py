@@ -48,8 +48,9 @@ def variant_of(config: V, text: str) -> tuple[str, V]:
         ConfigError: the text can't be read, or its fields and values do not fit.
     """
     name, changes = _parts_of(text)
-    for shared in changes.keys() & set(config.shared_by_variants):
-        raise ConfigError(f"variants holds {text!r}: all variants share the field {shared!r}")
+    for changed in changes:
+        if changed in config.shared_by_variants:
+            raise ConfigError(f"variants holds {text!r}: all variants share the field {changed!r}")
     try:
         return name, with_overrides(config, {"variants": (), **changes})
     except ConfigError as error:
