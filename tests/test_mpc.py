@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mbrl_course.buffers import Batch
 from mbrl_course.dynamics import DynamicsConfig, DynamicsModel
-from mbrl_course.envs import get_task
+from mbrl_course.envs import Task, get_task, list_tasks
 from mbrl_course.mpc import (
     RandomShootingConfig,
     RandomShootingPlanner,
@@ -185,6 +185,31 @@ def test_a_score_is_the_mean_return_of_the_members_or_what_the_aggregate_says() 
     torch.testing.assert_close(make_score_fn(model, start)(actions), torch.stack(alone).mean(0))
     worst = make_score_fn(model, start, lambda returns: returns.min(dim=0).values)(actions)
     torch.testing.assert_close(worst, torch.stack(alone).min(dim=0).values)
+
+
+class Broken:
+    """A model whose state becomes `nonsense` where an action is above 0.9, and else stays as it is."""
+
+    ensemble_size = 1
+
+    def __init__(self, task: Task, nonsense: float) -> None:
+        self.task, self.nonsense = task, nonsense
+
+    def step(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        next_obs = obs.masked_fill(action.amax(dim=-1, keepdim=True) > 0.9, self.nonsense)
+        return next_obs, self.task.reward(obs, action, next_obs), self.task.terminated(next_obs)
+
+
+@pytest.mark.parametrize("nonsense", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", list_tasks())
+def test_a_plan_that_breaks_the_model_never_wins_whatever_the_reward(name: str, nonsense: float) -> None:
+    task = get_task(name)
+    obs = torch.as_tensor(task.make_env().reset(seed=0)[0], dtype=torch.float32)
+    plans = torch.zeros(2, 3, task.action_dim)
+    plans[0, 1:] = 1.0
+    scores = rank_invalid_last(make_score_fn(Broken(task, nonsense), obs)(plans))
+    assert scores[1].isfinite()
+    assert scores[0] < scores[1]
 
 
 def test_scoring_keeps_no_graph() -> None:

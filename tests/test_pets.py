@@ -1,4 +1,4 @@
-"""PETS on toy members whose futures are known, and on a point mass that random does not solve."""
+"""PETS on toy members whose futures are known, and on a cart-pole that random does not balance."""
 
 import pytest
 import torch
@@ -114,6 +114,22 @@ def test_robust_scores_in_closed_form():
     torch.testing.assert_close(worst_case(returns, 2), torch.tensor([1.0, 0.0]))
     expected = returns.mean(0) - 0.5 * returns.std(0, correction=0)
     torch.testing.assert_close(variance_penalised(returns, 0.5), expected)
+
+
+@pytest.mark.parametrize("nonsense", [float("nan"), float("inf")])
+@pytest.mark.parametrize("robust", ["mean", "worst", "variance"])
+def test_a_plan_that_one_member_has_no_sound_return_for_ranks_last(robust, nonsense):
+    """Action 1 earns 5 in the second member, and nonsense in the first; action -1 earns 0 in both."""
+    ensemble = toy_ensemble((1.0, -1.0))
+
+    def reward(obs, action, next_obs):
+        good = torch.where((next_obs - obs)[..., 0] > 0, nonsense, 5.0)
+        return torch.where(action[..., 0] > 0, good, torch.zeros(()))
+
+    ensemble.reward = reward
+    config = PETSConfig(optimizer=RandomShootingConfig(50, 1), num_particles=4, robust=robust)
+    plan = make_planner(ensemble, -torch.ones(1), torch.ones(1), config, generator()).plan(torch.zeros(1))
+    assert plan[0, 0] <= 0
 
 
 @pytest.mark.parametrize("robust", ["mean", "worst", "variance"])

@@ -27,7 +27,13 @@ from mbrl_course.cem import CEMConfig, CEMPlanner
 from mbrl_course.ensembles import GaussianEnsemble, Prediction
 from mbrl_course.envs.task import RewardFunction, Task, TerminationFunction
 from mbrl_course.icem import ICEMConfig, ICEMPlanner
-from mbrl_course.mpc import Planner, RandomShootingConfig, RandomShootingPlanner, run_episode
+from mbrl_course.mpc import (
+    Planner,
+    RandomShootingConfig,
+    RandomShootingPlanner,
+    rank_invalid_last,
+    run_episode,
+)
 from mbrl_course.mppi import MPPIConfig, MPPIPlanner
 
 Propagation = Literal["ts1", "ts_inf", "mean", "single"]
@@ -253,7 +259,7 @@ def make_planner(
     model = ParticleModel(ensemble, config.propagation, config.num_particles, generator)
     scores: dict[str, Callable[[Tensor], Tensor]] = {
         "mean": particle_average,
-        "worst": partial(worst_case, num_members=ensemble.config.num_elites),
+        "worst": lambda returns: worst_case(rank_invalid_last(returns), ensemble.config.num_elites),
         "variance": partial(variance_penalised, penalty=config.penalty),
     }
     aggregate = scores[config.robust]

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mbrl_course.envs import pictures
 from mbrl_course.envs.base import DynamicsEnv, FloatArray
-from mbrl_course.envs.task import Task
+from mbrl_course.envs.task import Task, nan_where_broken
 
 Number = TypeVar("Number", float, Tensor)
 
@@ -126,8 +126,8 @@ def balance_dynamics(obs: Tensor, action: Tensor) -> Tensor:
 
 
 def balance_reward(obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
-    """1 for every step, the one that ends the episode included, [...]."""
-    return next_obs.new_ones(next_obs.shape[:-1])
+    """1 for every step, the one that ends the episode included; NaN for a broken state, [...]."""
+    return nan_where_broken(next_obs.new_ones(next_obs.shape[:-1]), next_obs)
 
 
 def balance_terminated(next_obs: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mbrl_course.envs import half_cheetah, pictures
 from mbrl_course.envs.cartpole import draw_cartpole
-from mbrl_course.envs.task import Task
+from mbrl_course.envs.task import Task, nan_where_broken
 
 HALF_CHEETAH_DT, HOPPER_DT = 0.05, 0.008
 """s between two observations."""
@@ -102,8 +102,8 @@ def mountain_car_continuous_dynamics(obs: Tensor, action: Tensor) -> Tensor:
 
 
 def mountain_car_reward(obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
-    """MountainCar-v0: -1 for every step, the last one included, [...]."""
-    return -next_obs.new_ones(next_obs.shape[:-1])
+    """MountainCar-v0: -1 for every step, the last one included; NaN for a broken state, [...]."""
+    return nan_where_broken(-next_obs.new_ones(next_obs.shape[:-1]), next_obs)
 
 
 def mountain_car_terminated(next_obs: Tensor) -> Tensor:
@@ -112,9 +112,9 @@ def mountain_car_terminated(next_obs: Tensor) -> Tensor:
 
 
 def mountain_car_continuous_reward(obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
-    """MountainCarContinuous-v0: 100 for arriving minus 0.1 action^2, [...]."""
+    """MountainCarContinuous-v0: 100 for arriving minus 0.1 action^2; NaN for a broken state, [...]."""
     arrived = mountain_car_continuous_terminated(next_obs).to(next_obs.dtype)
-    return 100.0 * arrived - 0.1 * action[..., 0].square()
+    return nan_where_broken(100.0 * arrived - 0.1 * action[..., 0].square(), next_obs)
 
 
 def mountain_car_continuous_terminated(next_obs: Tensor) -> Tensor:

@@ -29,6 +29,15 @@ def never_terminates(next_obs: Tensor) -> Tensor:
     return torch.zeros(next_obs.shape[:-1], dtype=torch.bool, device=next_obs.device)
 
 
+def nan_where_broken(reward: Tensor, next_obs: Tensor) -> Tensor:
+    """The reward [...], but NaN where the state next_obs [..., D] is not finite.
+
+    For rewards that would not become NaN by themselves: a model that breaks must not earn what a standing
+    pole earns. The return of such a plan is NaN, and ranks last.
+    """
+    return reward.masked_fill(~next_obs.isfinite().all(dim=-1), torch.nan)
+
+
 def box_action(action: Tensor) -> Any:
     """A planned action [A] as the array that an environment with a `Box` action space takes."""
     return action.detach().cpu().numpy().astype(np.float32)

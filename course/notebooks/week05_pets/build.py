@@ -51,7 +51,14 @@ from mbrl_course.envs import get_task, never_terminates
 from mbrl_course.envs.task import RewardFunction, Task, TerminationFunction
 from mbrl_course.films import episode_film, make_film
 from mbrl_course.icem import ICEMConfig, ICEMPlanner
-from mbrl_course.mpc import Planner, RandomShootingConfig, RandomShootingPlanner, rollout, run_episode
+from mbrl_course.mpc import (
+    Planner,
+    RandomShootingConfig,
+    RandomShootingPlanner,
+    rank_invalid_last,
+    rollout,
+    run_episode,
+)
 from mbrl_course.mppi import MPPIConfig, MPPIPlanner
 from mbrl_course.plotting import COLORS, GREY, new_axes, use_style
 
