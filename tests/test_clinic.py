@@ -282,6 +282,12 @@ def test_shaping_leaves_the_true_task_as_it_is() -> None:
     )
 
 
+def test_a_shaped_task_is_not_shaped_again() -> None:
+    shaped = shaped_task(get_task("pendulum"), upright, 1.0)
+    with pytest.raises(ValueError, match="task is a shaped one"):
+        shaped_task(shaped, upright, 1.0)
+
+
 def test_mbpo_trains_on_a_shaped_task() -> None:
     task = get_task("pendulum")
     config = MBPOConfig(

@@ -355,6 +355,8 @@ def test_it_learns_cartpole():
         ("gate", 0.0),
         ("gate", float("nan")),
         ("noise", -0.1),
+        ("hidden_sizes", (0,)),
+        ("model_hidden_sizes", (64, 0)),
         ("model_learning_rate", 0.0),
         ("gamma", 1.5),
     ],

@@ -225,6 +225,7 @@ def test_rank_correlation_is_that_of_scipy():
         ("num_elites", 9),
         ("activation", "gelu"),
         ("holdout_fraction", 1.0),
+        ("hidden_sizes", (0,)),
         ("learning_rate", 0.0),
     ],
 )

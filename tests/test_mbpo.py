@@ -395,6 +395,8 @@ def test_it_learns_to_balance():
         ("rollout_lengths", (-1, 1)),
         ("rollout_lengths", (2, 0)),
         ("rollout_steps", (5, 5)),
+        ("hidden_sizes", (64, 0)),
+        ("model_hidden_sizes", (0,)),
         ("num_elites", 9),
         ("penalty", -1.0),
         ("model_learning_rate", 0.0),

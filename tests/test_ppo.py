@@ -153,7 +153,14 @@ def test_it_learns_cartpole():
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("num_envs", 0), ("minibatch_size", 1), ("gamma", 1.5), ("clip", 0.0), ("entropy_coef", -1.0)],
+    [
+        ("num_envs", 0),
+        ("minibatch_size", 1),
+        ("gamma", 1.5),
+        ("clip", 0.0),
+        ("entropy_coef", -1.0),
+        ("hidden_sizes", (0,)),
+    ],
 )
 def test_bad_configurations_are_refused_by_name(field, value):
     with pytest.raises(ValueError, match=field):

@@ -248,6 +248,7 @@ def test_a_learning_rate_of_zero_stops_all_learning():
         ("learning_rate", -1.0),
         ("init_gain", 0.0),
         ("exploration_noise", -0.1),
+        ("hidden_sizes", (0,)),
     ],
 )
 def test_bad_configurations_are_refused_by_name(field, value):

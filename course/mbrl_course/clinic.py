@@ -219,8 +219,10 @@ def shaped_task(task: Task, potential: Potential, gamma: float, *, naive: bool =
         naive: pay Phi(s') for every step instead, as one does who has not read Ng, Harada and Russell.
 
     Raises:
-        ValueError: gamma is outside (0, 1] (when the reward is asked for).
+        ValueError: gamma is outside (0, 1] (when the reward is asked for), or the task is a shaped one.
     """
+    if isinstance(task, ShapedTask):
+        raise ValueError("task is a shaped one, expected the true one: add the potentials up, and shape once")
 
     def bonus(obs: Tensor, next_obs: Tensor, terminated: Tensor) -> Tensor:
         if naive:

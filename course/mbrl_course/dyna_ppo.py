@@ -30,6 +30,7 @@ from mbrl_course.imagination import (
     planned_actions,
     uncertainty_gate,
 )
+from mbrl_course.networks import check_widths
 from mbrl_course.ppo import PPO, PPOConfig, RolloutBatch
 from mbrl_course.seeding import independent_seeds
 
@@ -94,6 +95,7 @@ class DynaPPOConfig(PPOConfig):
     def __post_init__(self) -> None:
         """Refuses values that make no sense, with the field's name."""
         super().__post_init__()
+        check_widths(self.model_hidden_sizes, "model_hidden_sizes")
         whole = ("ensemble_size", "model_batch_size", "buffer_capacity", "imag_rollouts", "imag_horizon")
         for name in (*whole, "record_capacity"):
             if getattr(self, name) < 1:

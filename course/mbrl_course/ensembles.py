@@ -30,6 +30,7 @@ from mbrl_course.networks import (
     PLAIN_LAYERS,
     PRECISIONS,
     EnsembleMLP,
+    check_widths,
     rows_of_members,
     xavier_weights,
 )
@@ -187,6 +188,7 @@ class EnsembleConfig:
         for name in ("ensemble_size", "num_elites", "batch_size", "patience"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
+        check_widths(self.hidden_sizes)
         if self.num_elites > self.ensemble_size:
             expected = f"at most the ensemble_size {self.ensemble_size}"
             raise ValueError(f"num_elites is {self.num_elites}, expected {expected}")
@@ -470,8 +472,8 @@ class GaussianEnsemble(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """One imagined step of each row by an elite drawn at random (MBPO; TS1 in PETS).
 
-        The rows are shuffled and dealt out evenly, so that it is one batched product without a wasted row:
-        every elite is as likely for every row.
+        The rows are shuffled and dealt out evenly, with a few fillers where the elites can't share them, so
+        that it is one batched product: every elite is as likely for every row.
 
         Args:
             obs: [N, D].

@@ -32,7 +32,7 @@ from mbrl_course.ensembles import EnsembleConfig, GaussianEnsemble
 from mbrl_course.envs.resumable import ResumableEnv
 from mbrl_course.envs.task import Task
 from mbrl_course.learned_termination import LearnedTermination
-from mbrl_course.networks import SCHEDULES
+from mbrl_course.networks import SCHEDULES, check_widths
 from mbrl_course.ppo import Counters
 from mbrl_course.prioritized import PrioritizedReplayBuffer
 from mbrl_course.sac import SAC, SACConfig
@@ -98,6 +98,7 @@ class MBPOConfig(SACConfig):
     def __post_init__(self) -> None:
         """Refuses values that make no sense, with the field's name."""
         super().__post_init__()
+        check_widths(self.model_hidden_sizes, "model_hidden_sizes")
         whole = ("start_steps", "updates_per_step", "buffer_capacity", "num_rollouts", "retained_fits")
         for name in (*whole, "model_every", "model_epochs", "model_batch_size"):
             if getattr(self, name) < 1:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from mbrl_course.dynamics import Normalizer, training_step
-from mbrl_course.networks import EnsembleMLP
+from mbrl_course.networks import EnsembleMLP, check_widths
 
 
 def mask_later_actions(actions: Tensor) -> Tensor:
@@ -49,6 +49,7 @@ class MultiStepConfig:
 
     def __post_init__(self) -> None:
         """Refuses values that make no sense, with the field's name."""
+        check_widths(self.hidden_sizes)
         for name in ("num_steps", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
@@ -69,6 +70,7 @@ class MultiStepModel(nn.Module):
         """An untrained model for observations [D] and actions [A]."""
         super().__init__()
         self.config = config = config or MultiStepConfig()
+        self.obs_dim, self.action_dim = obs_dim, action_dim
         steps = config.num_steps
         self.network = EnsembleMLP(
             steps, obs_dim + steps * action_dim, obs_dim, config.hidden_sizes, generator=generator
@@ -79,6 +81,9 @@ class MultiStepModel(nn.Module):
 
     def _check(self, obs: Tensor, actions: Tensor) -> None:
         steps = self.config.num_steps
+        for name, x, width in (("obs", obs, self.obs_dim), ("actions", actions, self.action_dim)):
+            if x.shape[-1:] != (width,):
+                raise ValueError(f"{name} has shape {list(x.shape)}, expected [..., {width}]")
         if actions.dim() != 3 or actions.shape[1] != steps or len(actions) != len(obs):
             expected = f"[{len(obs)}, {steps}, A]"
             raise ValueError(f"actions has shape {list(actions.shape)}, expected {expected}")

@@ -70,7 +70,7 @@ class EnsembleMLP(nn.Module):
             ValueError: a hidden layer has no positive width.
         """
         super().__init__()
-        _check_widths(hidden_sizes)
+        check_widths(hidden_sizes)
         self.activation = ACTIVATIONS[activation]
         self.layer = layer
         sizes = (input_dim, *hidden_sizes, output_dim)
@@ -175,7 +175,7 @@ def orthogonal_mlp(
     sizes: tuple[int, ...], last_gain: float, generator: torch.Generator | None = None
 ) -> nn.Sequential:
     """A tanh network with orthogonal weights and zero biases, the last layer scaled by `last_gain`."""
-    _check_widths(sizes[1:-1])
+    check_widths(sizes[1:-1])
     layers: list[nn.Module] = []
     for index, (fan_in, fan_out) in enumerate(pairwise(sizes)):
         last = index == len(sizes) - 2
@@ -188,7 +188,7 @@ def orthogonal_mlp(
 
 def relu_mlp(sizes: tuple[int, ...], generator: torch.Generator | None = None) -> nn.Sequential:
     """A ReLU network with weights and biases uniform within 1 / sqrt(fan-in)."""
-    _check_widths(sizes[1:-1])
+    check_widths(sizes[1:-1])
     layers: list[nn.Module] = []
     for fan_in, fan_out in pairwise(sizes):
         layer = Linear(fan_in, fan_out)
@@ -231,6 +231,11 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 Loshchilov and Hutter, 2017, "SGDR: stochastic gradient descent with warm restarts", Eq. 5, not restarted."""
 
 
-def _check_widths(hidden_sizes: Sequence[int]) -> None:
+def check_widths(hidden_sizes: Sequence[int], name: str = "hidden_sizes") -> None:
+    """Checks the widths of hidden layers, which a configuration calls `name`.
+
+    Raises:
+        ValueError: one is below 1.
+    """
     if any(size < 1 for size in hidden_sizes):
-        raise ValueError(f"hidden_sizes is {tuple(hidden_sizes)}, expected positive widths")
+        raise ValueError(f"{name} is {tuple(hidden_sizes)}, expected positive widths")

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, Normal
 
 from mbrl_course.envs.resumable import ResumableEnv
-from mbrl_course.networks import orthogonal_mlp
+from mbrl_course.networks import check_widths, orthogonal_mlp
 from mbrl_course.seeding import independent_seeds
 
 
@@ -126,6 +126,7 @@ class PPOConfig:
 
     def __post_init__(self) -> None:
         """Refuses values that make no sense, with the field's name."""
+        check_widths(self.hidden_sizes)
         for name, least in (("num_envs", 1), ("num_steps", 1), ("num_epochs", 1), ("minibatch_size", 2)):
             if getattr(self, name) < least:  # one row alone has no normalised advantage
                 raise ValueError(f"{name} is {getattr(self, name)}, expected at least {least}")

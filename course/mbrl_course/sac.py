@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from mbrl_course.buffers import Batch
-from mbrl_course.networks import relu_mlp, xavier_weights
+from mbrl_course.networks import check_widths, relu_mlp, xavier_weights
 
 
 def squash(pre_tanh: Tensor, mean: Tensor, log_std: Tensor) -> tuple[Tensor, Tensor]:
@@ -138,6 +138,7 @@ class SACConfig:
 
     def __post_init__(self) -> None:
         """Refuses values that make no sense, with the field's name."""
+        check_widths(self.hidden_sizes)
         if self.batch_size < 1:
             raise ValueError(f"batch_size is {self.batch_size}, expected at least 1")
         for name in ("gamma", "tau"):

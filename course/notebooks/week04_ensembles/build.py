@@ -52,7 +52,14 @@ from mbrl_course.checking import as_tensor, check_between, check_close, check_sh
 from mbrl_course.dynamics import Normalizer
 from mbrl_course.envs.task import RewardFunction, TerminationFunction, never_terminates
 from mbrl_course.fitting import split_holdout
-from mbrl_course.networks import ACTIVATIONS, PRECISIONS, EnsembleMLP, rows_of_members, xavier_weights
+from mbrl_course.networks import (
+    ACTIVATIONS,
+    PRECISIONS,
+    EnsembleMLP,
+    check_widths,
+    rows_of_members,
+    xavier_weights,
+)
 from mbrl_course.plotting import COLORS, GREY, new_axes, use_style
 
 use_style()

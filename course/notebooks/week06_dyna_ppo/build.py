@@ -59,7 +59,7 @@ from mbrl_course.envs.resumable import ResumableEnv
 from mbrl_course.envs.task import Task
 from mbrl_course.evaluation import collect_random
 from mbrl_course.mpc import StepFunction, rank_invalid_last, rollout, run_episode, sequence_returns
-from mbrl_course.networks import orthogonal_mlp
+from mbrl_course.networks import check_widths, orthogonal_mlp
 from mbrl_course.pets import worst_case
 from mbrl_course.plotting import COLORS, GREY, new_axes, use_style
 from mbrl_course.seeding import independent_seeds

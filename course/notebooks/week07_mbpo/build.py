@@ -60,7 +60,7 @@ from mbrl_course.evaluation import evaluate
 from mbrl_course.experiments.figures import shipped, shipped_note
 from mbrl_course.films import episode_film
 from mbrl_course.imagination import epistemic_variance
-from mbrl_course.networks import SCHEDULES, EnsembleMLP, relu_mlp, xavier_weights
+from mbrl_course.networks import SCHEDULES, EnsembleMLP, check_widths, relu_mlp, xavier_weights
 from mbrl_course.plotting import COLORS, GREY, new_axes, use_style
 from mbrl_course.ppo import Counters
 from mbrl_course.prioritized import PrioritizedReplayBuffer
