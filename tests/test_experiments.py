@@ -473,6 +473,8 @@ def test_overrides_are_read_by_the_fields_type() -> None:
     assert (config.hidden_sizes, config.plan_to_end, config.noise) == ((64, 32), True, 0.0)
     assert (config.search, config.horizon) == ("CEM", 7)
     assert with_overrides(config, {}) == config
+    assert get_config("q2", "full", {"hidden_sizes": "64/32"}).hidden_sizes == (64, 32)
+    assert parse("q1/2,q3", tuple[str, ...]) == ("q1/2", "q3")
     assert parse("none", int | None) is None
     assert parse("4", int | None) == 4
 

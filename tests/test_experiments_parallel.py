@@ -1,6 +1,7 @@
 """Several runs at once, sweeps, tables and figures from logs, and tuning."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -211,11 +212,13 @@ def test_figures_and_tables_come_from_the_logs_alone(tmp_path, capsys, monkeypat
     folder.rename(folder.with_name("smoke"))
     monkeypatch.setattr(experiments, "run", lambda *_, **__: pytest.fail("ran again"))
     assert main(["plot", "warm-start", "--scale", "smoke", "--out", str(tmp_path)]) == OK
-    assert "repeat" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "repeat" in shown and "ships with the course" not in shown
     assert (tmp_path / "warm-start" / "smoke.png").stat().st_size > 10_000
     target = tmp_path / "shipped.png"
     assert main(["plot", "q1", "--scale", "full", "--out", str(tmp_path), "--save", str(target)]) == OK
     assert target.is_file()
+    assert "this is what ships with the course" in capsys.readouterr().out
     assert main(["plot", "q1", "--scale", "smoke", "--out", str(tmp_path)]) == USAGE
     assert "mbrl-course run q1 --scale smoke" in capsys.readouterr().err
 
@@ -234,6 +237,13 @@ def test_results_name_what_ships_and_what_was_published():
     text = results_text(["q2"])
     assert "q2, full" in text and "MPC -70 to -50" in text and "0..4" in text
     assert "; minutes on the wall: " in text
+    assert "settings" not in text, "it is the published setting"
+    text = results_text(["q3-obstacles"])
+    assert "settings   num_iterations 6 (full 12), steps_per_iteration 500 (full 1000)" in text
+    assert "20 gradient steps per iteration leave our model short" in text
+    assert "reached -25: solved" in text
+    text = results_text(["dyna-ppo-cartpole"])
+    assert re.search(r"reached \d+: 80 % of PPO in the end\n +reached 475: solved", text)
 
 
 def test_results_that_do_not_ship_are_refused(tmp_path, monkeypatch):
@@ -248,10 +258,11 @@ def test_results_that_do_not_ship_are_refused(tmp_path, monkeypatch):
         ("horizon=3..5", Range(low=3, high=5, whole=True)),
         ("learning_rate=log:1e-4..1e-2", Range(low=1e-4, high=1e-2, log=True)),
         ("hidden_sizes=64/64,128/128", Range(("64,64", "128,128"))),
+        ("imag_epochs=1..5", Range(low=1, high=5, whole=True)),
     ],
 )
 def test_ranges(text, expected):
-    kinds = {"horizon": int, "learning_rate": float}
+    kinds = {"horizon": int, "learning_rate": float, "imag_epochs": int | None}
     assert parse_range(text, kinds)[1] == expected
 
 

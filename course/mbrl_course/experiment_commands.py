@@ -22,6 +22,8 @@ def add_verbs(verbs: Any, add: AddVerb) -> None:
     text = "run an experiment of the course; without NAME, list them"
     verb = add(verbs, "run", run, text, example, if_interrupted=GOES_ON)
     verb.add_argument("name", nargs="?", metavar="NAME", help="the experiment")
+    text = "run nothing: say what NAME compares, and list its fields, their values and meanings"
+    verb.add_argument("--show", action="store_true", help=text)
     _add_run_options(verb)
 
     example = "mbrl-course sweep pets-cartpole-balance horizon=10,15,25 hidden_sizes=64/64,128/128"
@@ -32,7 +34,8 @@ def add_verbs(verbs: Any, add: AddVerb) -> None:
     _add_run_options(verb, jobs=os.cpu_count() or 1)
 
     example = "mbrl-course plot planners-pendulum"
-    verb = add(verbs, "plot", plot, "draw an experiment's figure and print its table, from its logs", example)
+    text = "draw an experiment's figure and print its table, from its logs or, without any, what ships"
+    verb = add(verbs, "plot", plot, text, example)
     verb.add_argument("name", metavar="NAME", help="the experiment")
     _add_scale(verb)
     _add_out(verb)
@@ -47,6 +50,13 @@ def add_verbs(verbs: Any, add: AddVerb) -> None:
     example = "mbrl-course tune mbpo-pendulum learning_rate=log:1e-4..3e-3 updates_per_step=5,10 --trials 30"
     text = "search for good settings of an experiment with Optuna"
     verb = add(verbs, "tune", tune, text, example, if_interrupted="finished trials are kept; " + GOES_ON)
+    verb.description = (
+        f"{verb.description} A trial's score is the return (or, where there is\n"
+        "none, the error) over the last quarter of the learning curve, averaged over the seeds: one\n"
+        "alone is a noisy judge. Variants are left out, unless --set variants=... names some. Trials lie\n"
+        "in OUT/NAME/tune.journal, which several calls may work on at once. The fields are listed by\n"
+        "`mbrl-course run NAME --show`."
+    )
     verb.add_argument("name", metavar="NAME", help="the experiment")
     verb.add_argument(
         "space", nargs="+", metavar="FIELD=RANGE", help="LOW..HIGH, log:LOW..HIGH, or values A,B,C"
@@ -68,7 +78,7 @@ def _add_run_options(verb: argparse.ArgumentParser, cluster: bool = True, jobs: 
         default=[],
         metavar="FIELD=VALUE",
         dest="settings",
-        help="change a field of the configuration; may be repeated",
+        help="change a field; several values as 64/64; may be repeated (`run NAME --show` lists the fields)",
     )
     _add_out(verb)
     verb.add_argument(
@@ -110,6 +120,11 @@ def run(options: argparse.Namespace) -> int:
 
     if options.name is None:
         return _list_experiments()
+    if options.show:
+        from mbrl_course.experiments.fields import fields_text
+
+        print(_explained(options.name, lambda: fields_text(options.name)))
+        return OK
     frame = _ran(options, experiments.run)
     return _show_last(frame, ["seed"], options)
 
@@ -125,6 +140,7 @@ def _list_experiments() -> int:
         print(f"{name:<26} {experiment.week:>4} {measured:>8}  {experiment.title}")
     print("\nminutes: of the processor (AMD EPYC), for one seed at laptop scale, where results ship")
     print("*: without evaluation; ~: on the wall, while other programs ran")
+    print("`mbrl-course run NAME --show` says what is in an experiment, and what can be changed")
     return OK
 
 
@@ -142,7 +158,10 @@ def plot(options: argparse.Namespace) -> int:
     from mbrl_course.experiments import tables
 
     path = options.save or options.out / options.name / f"{options.scale}.png"
-    logs = _explained(options.name, lambda: tables.read_logs(options.name, options.scale, options.out))
+    logs = _explained(options.name, lambda: tables.own_logs(options.name, options.scale, options.out))
+    if logs is None:
+        logs = _explained(options.name, lambda: tables.read_logs(options.name, options.scale, options.out))
+        print(f"nothing of it was run in {options.out}/ at this scale: this is what ships with the course")
     print(_explained(options.name, lambda: tables.tables_text(options.name, logs)))
     print(tables.save_figure(options.name, logs, path))
     return OK
@@ -233,7 +252,7 @@ def _show_last(frame: Any, by: list[str], options: argparse.Namespace) -> int:
     """Prints the last row of every run, and of every part of it that has a name."""
     parts = [name for name in ("variant",) if name in frame.columns]
     print(frame.groupby([*by, *parts], sort=False).tail(1).to_string(index=False))
-    print(f"{len(frame)} rows; files in {options.out / options.name}")
+    print(f"{len(frame)} rows; files in {options.out / options.name}, for TensorBoard, too")
     return OK
 
 

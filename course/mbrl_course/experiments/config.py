@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import types
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -68,7 +69,7 @@ def with_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:
     Args:
         config: a frozen dataclass.
         overrides: new values by field name; texts, as from a command line, are read by the field's type
-            ("250,250" for a tuple, "true" for a bool), other values have to be of that type.
+            ("250,250" or "250/250" for a tuple, "true" for a bool), other values have to be of that type.
 
     Raises:
         ConfigError: no such field (the message lists all of them), or the value does not fit.
@@ -107,9 +108,10 @@ def parse(value: Any, kind: Any) -> Any:
             raise ValueError(value)
         return value
     if origin is tuple:
-        parts = (
-            [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-        )
+        parts = value
+        if isinstance(value, str):
+            separators = "," if str in get_args(kind) else "[,/]"  # of texts a slash may be a part
+            parts = [part.strip() for part in re.split(separators, value) if part.strip()]
         if not isinstance(parts, list | tuple):
             raise ValueError(value)
         return tuple(parse(part, get_args(kind)[0]) for part in parts)

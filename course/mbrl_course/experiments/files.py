@@ -28,7 +28,7 @@ def run_folder(name: str, scale: str, overrides: Mapping[str, Any], out: str | P
 
     Long overrides are cut off, and told apart by eight digits of their SHA-256.
     """
-    changes = "".join(f",{field}={_text(value)}" for field, value in sorted(overrides.items()))
+    changes = "".join(f",{field}={value_text(value)}" for field, value in sorted(overrides.items()))
     safe = "".join(letter if letter.isalnum() or letter in ",=.-_" else "_" for letter in changes)
     if len(safe.encode()) > LONGEST:
         digits = hashlib.sha256(changes.encode()).hexdigest()[:8]
@@ -40,11 +40,11 @@ def command_line(name: str, scale: str, seeds: str, overrides: Mapping[str, Any]
     """The command that makes these results, as a shell takes it; without seeds where they are ""."""
     command = ["mbrl-course", "run", name, "--scale", scale, *(["--seeds", seeds] if seeds else [])]
     for field, value in sorted((overrides or {}).items()):
-        command += ["--set", f"{field}={_text(value)}"]
+        command += ["--set", f"{field}={value_text(value)}"]
     return shlex.join(command)
 
 
-def _text(value: Any) -> str:
+def value_text(value: Any) -> str:
     """A field's value as it stands behind `--set FIELD=`."""
     return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 

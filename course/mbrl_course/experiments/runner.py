@@ -17,7 +17,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -73,6 +73,7 @@ class Experiment(Generic[C]):
         function: runs one seed: takes the configuration and a `Run`, to which it logs its rows.
         configs: a configuration for each of `SCALES`.
         published: what others measured, or what is expected, in a few words.
+        remark: what one has to know to compare that with what we measured.
         solved_at: the return from which on the task counts as solved, where there is such a number.
         baseline: the variant that the others are compared with: how fast do they reach 80 % of what it earns
             in the end?
@@ -88,6 +89,7 @@ class Experiment(Generic[C]):
     function: Callable[[C, Run], None]
     configs: Mapping[str, C]
     published: str = ""
+    remark: str = field(default="", kw_only=True)
     solved_at: float | None = None
     baseline: str = ""
     preset: str = ""

@@ -7,6 +7,7 @@ the first of `SCORES` is drawn over it.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -26,6 +27,7 @@ from mbrl_course.experiments import (
     load_header,
     load_results,
 )
+from mbrl_course.experiments.fields import differences_from_full
 from mbrl_course.experiments.files import read_csv
 from mbrl_course.experiments.shipping import minutes_text, seeds_and_changes
 
@@ -68,6 +70,20 @@ def read_logs(name: str, scale: str = "laptop", out: str | Path = "runs") -> pd.
         FileNotFoundError: it was not run, and nothing ships.
     """
     get_experiment(name)
+    own = own_logs(name, scale, out)
+    if own is not None:
+        return own
+    shipped = load_results(name, scale)
+    if shipped is None:
+        raise FileNotFoundError(
+            f"there are no logs of {name} in {Path(out) / name}, and none ship at this scale: "
+            f"run `mbrl-course run {name} --scale {scale}`"
+        )
+    return shipped
+
+
+def own_logs(name: str, scale: str = "laptop", out: str | Path = "runs") -> pd.DataFrame | None:
+    """The rows of an experiment that was run on this machine, see `read_logs`; None where it was not."""
     found: dict[str, list[pd.DataFrame]] = {}
     for folder in sorted((Path(out) / name).glob(f"{scale}*")):
         if not folder.is_dir() or folder.name.split(",")[0] != scale:
@@ -79,13 +95,7 @@ def read_logs(name: str, scale: str = "laptop", out: str | Path = "runs") -> pd.
         if tables:
             found[changes.removeprefix(",") or "as set"] = tables
     if not found:
-        shipped = load_results(name, scale)
-        if shipped is None:
-            raise FileNotFoundError(
-                f"there are no logs of {name} in {Path(out) / name}, and none ship at this scale: "
-                f"run `mbrl-course run {name} --scale {scale}`"
-            )
-        return shipped
+        return None
     logs = pd.concat([t.assign(**{SETTINGS: key}) for key, tables in found.items() for t in tables])
     logs = logs.sort_values("seed", kind="stable", ignore_index=True)
     return logs if len(found) > 1 else logs.drop(columns=SETTINGS)
@@ -176,8 +186,12 @@ def _final_lines(name: str, logs: pd.DataFrame, several: bool) -> list[dict[str,
 
 
 def tables_text(name: str, logs: pd.DataFrame) -> str:
-    """The final table of an experiment and, where it has claims to judge, its verdicts."""
+    """The final table of an experiment, what its thresholds are, and, where it has claims, its verdicts."""
     text = final_table(name, logs).to_string(index=False)
+    if SETTINGS not in logs.columns:
+        found = thresholds_of(name, logs).items()
+        legend = [f"{value:.0f}: {what}{'' if what == 'solved' else ' in the end'}" for what, value in found]
+        text += "".join(f"\nreached {line}" for line in legend)
     verdicts = get_experiment(name).verdicts
     if verdicts is None or SETTINGS in logs.columns:
         return text
@@ -299,11 +313,13 @@ def _one_result(name: str, scale: str) -> str:
     assert logs is not None
     assert header is not None
     experiment = get_experiment(name)
-    lines = [
-        f"{name}, {scale}: {experiment.title}",
-        f"  published  {experiment.published or 'nothing that we know of'}",
-        f"  measured   {seeds_and_changes(header)}; {minutes_text(header)}; {header['machine']}",
-    ]
+    about = {"published": experiment.published or "nothing that we know of", "remark": experiment.remark}
+    if experiment.published:
+        about["settings"] = differences_from_full(name, scale)
+    about["measured"] = f"{seeds_and_changes(header)}; {minutes_text(header)}; {header['machine']}"
+    lines = [f"{name}, {scale}: {experiment.title}"]
+    for what, text in about.items():
+        lines += textwrap.wrap(text, 110, initial_indent=f"  {what:<10} ", subsequent_indent=" " * 13)
     return "\n".join([*lines, *(f"    {line}" for line in tables_text(name, logs).splitlines())])
 
 

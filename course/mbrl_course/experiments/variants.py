@@ -154,7 +154,8 @@ def ledger(
     Args:
         run: knows the seconds, on the wall and of the processor; evaluation is not among them.
         env_steps: steps in the real environment, those of the trial that is judged included.
-        model_calls: imagined steps: states that a model advanced by one step; of rollouts, valid ones only.
+        model_calls: imagined steps: states that a model advanced by one step; of rollouts, valid ones only. A
+            step by the mean of an ensemble counts once, though all members are asked.
         agent_updates: gradient steps of the policy.
         model_updates: gradient steps of the model; one of all members together counts once.
     """

@@ -205,7 +205,7 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
         title="The clinic, PETS on the cart-pole swing-up: one change at a time",
         function=run_clinic_pets,
         configs=scales(_PETS, {}, _PETS_SMOKE),
-        published="an engineer's report: each change is worth 10 to 60 %, see `verdicts.CLAIMS`",
+        published="an engineer's report: each change is worth 10 to 60 % (below, by claim)",
         verdicts=partial(verdict_table, "clinic-pets"),
     ),
     Experiment(
@@ -214,7 +214,7 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
         title="The clinic, MBPO on the pendulum: one change at a time",
         function=run_clinic_mbpo,
         configs=scales(_MBPO, {}, SMOKE),
-        published="an engineer's report: each change is worth 8 to 60 %, see `verdicts.CLAIMS`",
+        published="an engineer's report: each change is worth 8 to 60 % (below, by claim)",
         verdicts=partial(verdict_table, "clinic-mbpo"),
     ),
     Experiment(
