@@ -326,6 +326,10 @@ def test_the_minutes_of_a_seed_are_those_of_all_its_variants(monkeypatch):
     monkeypatch.setattr(tables, "load_results", lambda name, scale: logs)
     monkeypatch.setattr(tables, "load_header", lambda name, scale: header or None)
     assert minutes_per_seed("q2") == ((3 + 2) / 2, "processor, without evaluation")
+    mostly_evaluation = {"minutes": "40.0 in all, 20.00 for a seed (median)"}
+    header, kept = mostly_evaluation, header
+    assert minutes_per_seed("q2") == (20.0, "wall")
+    header = kept
     header = {**header, "cpu_minutes": "7.0 in all, 3.50 for a seed (median)"}
     assert minutes_per_seed("q2") == (3.5, "processor")
     del header["cpu_minutes"]

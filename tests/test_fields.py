@@ -1,4 +1,6 @@
 import dataclasses
+import re
+from pathlib import Path
 
 import pytest
 
@@ -77,3 +79,17 @@ def test_run_show_lists_fields_and_runs_nothing(
     assert "  MBPO: rollout_lengths=10/10 real_ratio=0.1" in shown
     assert main(["run", "q7", "--show"]) == USAGE
     assert "there is no experiment 'q7'" in capsys.readouterr().err
+
+
+def test_the_readme_states_the_minutes_of_every_experiment(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run"]) == OK
+    listed = re.findall(r"^(\S+) +(\d) +([\d.]+)[ *~]", capsys.readouterr().out, re.MULTILINE)
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    table = readme[readme.index("| week | minutes of computing") :].split("\n\n")[0]
+    stated = {
+        (name, week, minutes)
+        for week, cell in re.findall(r"^\| (\d) \| (.*) \|$", table, re.MULTILINE)
+        for name, minutes in re.findall(r"`(\S+)` ([\d.]+)", cell)
+    }
+    assert stated == set(listed)
+    assert {name for name, _, _ in stated} == set(list_experiments()), "each of them ships at laptop scale"

@@ -108,6 +108,11 @@ def test_the_readme_states_what_ships():
     rows = readme[readme.index(head) :].split("\n\n")[0].splitlines()[2:]
     assert len(rows) >= 5
     assert [row for row in rows if row not in measured] == []
+    shown = {row.split("|")[2].split()[0].strip("`") for row in rows}
+    theirs = [
+        row for row in measured if row.startswith("|") and row.split("|")[2].split()[0].strip("`") in shown
+    ]
+    assert [row for row in theirs if row not in rows] == [], "of an experiment all agents are shown, or none"
 
 
 def test_each_threshold_is_that_of_its_task():

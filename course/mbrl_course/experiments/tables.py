@@ -35,6 +35,8 @@ AXES = ("trial", "env_steps", "budget", "step", "iteration")
 SCORES = ("eval_return", "return", "value")
 COSTS = ("env_steps", "model_calls", "agent_updates", "model_updates", "seconds", "cpu_seconds")
 PANELS, SETTINGS = "metric", "settings"
+MOSTLY_EVALUATION = 3
+"""So many times what a run computed it took on the wall, if evaluation was most of it."""
 RESAMPLES = 500
 """Of the bootstrap: enough for the digits that a table shows."""
 
@@ -265,19 +267,22 @@ def minutes_per_seed(name: str, scale: str = "laptop") -> SeedMinutes | None:
     """What one seed of an experiment takes with all its variants, by what ships; None where nothing does.
 
     The median over seeds of the processor's time, which other programs hardly change. Of older results the
-    evaluation's is not known, and of some only the time on the wall.
+    evaluation's is not known; where it seems to be most of it, and where even that is not known, the time on
+    the wall.
     """
     logs, header = load_results(name, scale), load_header(name, scale)
     if logs is None or header is None:
         return None
-    if "cpu_seconds" in logs and "cpu_minutes" not in header:
-        clocks = logs.groupby(["seed", *layout_of(logs).by[:1]], sort=False)[
-            "cpu_seconds"
-        ].max()  # by variant
-        return SeedMinutes(clocks.groupby("seed").sum().median() / 60, "processor, without evaluation")
     key = "cpu_minutes" if "cpu_minutes" in header else "minutes"
     median = float(header[key].split(", ")[-1].split()[0])  # such as "8.3 in all, 2.11 for a seed"
-    return SeedMinutes(median, "processor" if key == "cpu_minutes" else "wall")
+    if key == "cpu_minutes":
+        return SeedMinutes(median, "processor")
+    if "cpu_seconds" in logs:
+        variants = logs.groupby(["seed", *layout_of(logs).by[:1]], sort=False)["cpu_seconds"].max()
+        minutes = variants.groupby("seed").sum().median() / 60
+        if minutes > median / MOSTLY_EVALUATION:
+            return SeedMinutes(minutes, "processor, without evaluation")
+    return SeedMinutes(median, "wall")
 
 
 def chosen_results(names: Sequence[str] = ()) -> list[tuple[str, str]]:

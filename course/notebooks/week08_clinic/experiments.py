@@ -191,7 +191,8 @@ at_equal_cost(load_results("clinic-mbpo", "laptop"), "50 updates", "MBPO")
 # updates (9) a policy, and a warm start (4) a plan. The others are tried on both, with two exceptions. A
 # learning-rate schedule (7) and prioritized replay (8) would fit the model of PETS, too. Here they change MBPO's
 # critics and policy alone: what a schedule does for a model was not measured, and priorities for a model are in
-# week 4, without a planner around it.
+# week 4, without a planner around it. Nor can priorities do much here: they choose among real transitions, and of
+# the 256 rows of an update 13 are real (a real ratio of 0.05).
 
 # %%
 for name, scale in RETURNS.items():
