@@ -234,15 +234,16 @@ def test_unfinished_seeds_are_drawn_too(tmp_path):
 
 
 def test_results_name_what_ships_and_what_was_published():
-    text = results_text(["q2"])
-    assert "q2, full" in text and "MPC -70 to -50" in text and "0..4" in text
-    assert "; minutes on the wall: " in text
-    assert "settings" not in text, "it is the published setting"
+    laptop, full = results_text(["q2"]).split("\n\n")
+    assert "q2, full" in full and "MPC -70 to -50" in full and "0..4" in full
+    assert "minutes on the wall: " in full and "minutes of the processor: " in laptop
+    assert "settings   num_sequences 300 (full 1000)" in laptop and "settings" not in full
     text = results_text(["q3-obstacles"])
     assert "settings   num_iterations 6 (full 12), steps_per_iteration 500 (full 1000)" in text
     assert "20 gradient steps per iteration leave our model short" in text
     assert "reached -25: solved" in text
     text = results_text(["dyna-ppo-cartpole"])
+    assert "cpu_seconds to 475" in text
     assert re.search(r"reached \d+: 80 % of PPO in the end\n +reached 475: solved", text)
 
 
@@ -337,3 +338,10 @@ def test_the_minutes_of_a_seed_are_those_of_all_its_variants(monkeypatch):
     assert minutes_per_seed("q2") == (4.1, "wall")
     header = {}
     assert minutes_per_seed("q2") is None
+
+
+def test_all_results_together_fit_in_a_terminal():
+    text = results_text()
+    assert all(f"{name}, {scale}: " in text for name, scale in experiments.list_results())
+    assert max(map(len, text.splitlines())) <= 130
+    assert "gain" in text and "cpu_seconds" not in text and "`mbrl-course results NAME`" in text

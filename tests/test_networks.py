@@ -14,6 +14,7 @@ from mbrl_course.envs import get_task
 from mbrl_course.evaluation import collect_random
 from mbrl_course.mpc import make_score_fn
 from mbrl_course.networks import SCHEDULES, EnsembleMLP, orthogonal_mlp, relu_mlp, xavier_weights
+from mbrl_course.pets import ParticleModel
 
 
 def make_network() -> tuple[EnsembleMLP, torch.Tensor]:
@@ -93,6 +94,28 @@ def test_plans_chosen_with_rounded_numbers_are_as_good() -> None:
         exact = make_score_fn(model, obs)(plans)
         model.config = replace(config, precision="bfloat16")
         rounded = make_score_fn(model, obs)(plans)
+        assert not torch.equal(rounded, exact)
+        lost = exact.max() - exact[rounded.argmax()]
+        assert lost < 0.05 * (exact.max() - exact.min())
+
+
+def test_plans_of_rounded_particles_are_as_good() -> None:
+    """The same for PETS: five members, twenty particles, the same noise for both."""
+    task = get_task("pendulum")
+    generator = torch.Generator().manual_seed(0)
+    data, _ = collect_random(task, 1000, generator)
+    config = EnsembleConfig(hidden_sizes=(64, 64))
+    model = GaussianEnsemble(task.obs_dim, task.action_dim, config, reward=task.reward, generator=generator)
+    model.fit(data, max_epochs=30, generator=generator)
+    low, high = task.action_low, task.action_high
+    for obs in data.obs[:5]:
+        plans = low + (high - low) * torch.rand(200, 15, 1, generator=generator)
+        scores = {}
+        for precision in ("float32", "bfloat16"):
+            model.config = replace(config, precision=precision)
+            particles = ParticleModel(model, "ts_inf", 20, torch.Generator().manual_seed(1))
+            scores[precision] = make_score_fn(particles, obs)(plans)
+        exact, rounded = scores.values()
         assert not torch.equal(rounded, exact)
         lost = exact.max() - exact[rounded.argmax()]
         assert lost < 0.05 * (exact.max() - exact.min())

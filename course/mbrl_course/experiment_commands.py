@@ -43,7 +43,9 @@ def add_verbs(verbs: Any, add: AddVerb) -> None:
 
     text = "print the course's own results beside the published ones"
     verb = add(verbs, "results", results, text, "mbrl-course results")
-    verb.add_argument("names", nargs="*", metavar="NAME", help="only these experiments")
+    verb.add_argument(
+        "names", nargs="*", metavar="NAME", help="only these experiments, with what their results cost"
+    )
     text = "how long each agent took from an untrained model until it solved its task"
     verb.add_argument("--time-to-solve", action="store_true", help=text)
 

@@ -35,6 +35,9 @@ AXES = ("trial", "env_steps", "budget", "step", "iteration")
 SCORES = ("eval_return", "return", "value")
 COSTS = ("env_steps", "model_calls", "agent_updates", "model_updates", "seconds", "cpu_seconds")
 PANELS, SETTINGS = "metric", "settings"
+OUTCOME = ("what", "seeds", "iqm", "low", "high", "env_steps")
+JUDGEMENT = ("number", "claim", "promised", "gain", "low", "high", "verdict")
+"""The columns of a final table, and of verdicts, that fit in a terminal."""
 MOSTLY_EVALUATION = 3
 """So many times what a run computed it took on the wall, if evaluation was most of it."""
 RESAMPLES = 500
@@ -187,10 +190,17 @@ def _final_lines(name: str, logs: pd.DataFrame, several: bool) -> list[dict[str,
     return rows
 
 
-def tables_text(name: str, logs: pd.DataFrame) -> str:
-    """The final table of an experiment, what its thresholds are, and, where it has claims, its verdicts."""
-    text = final_table(name, logs).to_string(index=False)
-    if SETTINGS not in logs.columns:
+def tables_text(name: str, logs: pd.DataFrame, costs: bool = True) -> str:
+    """The final table of an experiment, what its thresholds are, and, where it has claims, its verdicts.
+
+    Args:
+        name: of the experiment.
+        logs: its rows.
+        costs: what the results cost, too, and when the thresholds were reached; else only what came out.
+    """
+    table = final_table(name, logs)
+    text = (table if costs else table.filter(items=OUTCOME)).to_string(index=False)
+    if costs and SETTINGS not in logs.columns:
         found = thresholds_of(name, logs).items()
         legend = [f"{value:.0f}: {what}{'' if what == 'solved' else ' in the end'}" for what, value in found]
         text += "".join(f"\nreached {line}" for line in legend)
@@ -198,7 +208,8 @@ def tables_text(name: str, logs: pd.DataFrame) -> str:
     if verdicts is None or SETTINGS in logs.columns:
         return text
     try:
-        return f"{text}\n\n{verdicts(logs).to_string(index=False)}"
+        judged = verdicts(logs)
+        return f"{text}\n\n{(judged if costs else judged.filter(items=JUDGEMENT)).to_string(index=False)}"
     except ModuleNotFoundError as error:  # an edition that leaves week 8's module to the students
         return f"{text}\n\nno verdicts without {error.name}"
 
@@ -305,15 +316,18 @@ def results_text(names: Sequence[str] = ()) -> str:
     """All shipped results beside the published figures, as a text.
 
     Args:
-        names: only these experiments; all of them by default.
+        names: only these experiments, and then with what their results cost; all of them by default.
 
     Raises:
         ConfigError: there is no such experiment, or nothing of it ships.
     """
-    return "\n\n".join(_one_result(name, scale) for name, scale in chosen_results(names))
+    texts = [_one_result(name, scale, costs=bool(names)) for name, scale in chosen_results(names)]
+    return "\n\n".join(
+        [*texts, *([] if names else ["`mbrl-course results NAME` shows what these results cost."])]
+    )
 
 
-def _one_result(name: str, scale: str) -> str:
+def _one_result(name: str, scale: str, costs: bool) -> str:
     logs, header = load_results(name, scale), load_header(name, scale)
     assert logs is not None
     assert header is not None
@@ -325,7 +339,7 @@ def _one_result(name: str, scale: str) -> str:
     lines = [f"{name}, {scale}: {experiment.title}"]
     for what, text in about.items():
         lines += textwrap.wrap(text, 110, initial_indent=f"  {what:<10} ", subsequent_indent=" " * 13)
-    return "\n".join([*lines, *(f"    {line}" for line in tables_text(name, logs).splitlines())])
+    return "\n".join([*lines, *(f"    {line}" for line in tables_text(name, logs, costs).splitlines())])
 
 
 def _listed(shipped: Sequence[tuple[str, str]]) -> str:
