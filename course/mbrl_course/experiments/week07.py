@@ -55,6 +55,7 @@ class MBPORunConfig(Variants):
     target_entropy: float = -1.0
     start_steps: int = 500
     updates_per_step: int = 10
+    buffer_capacity: int = 100_000
     rollout_lengths: tuple[int, ...] = (1, 1)
     rollout_steps: tuple[int, ...] = (0, 1)
     num_rollouts: int = 10_000
@@ -71,6 +72,12 @@ class MBPORunConfig(Variants):
     learn_reward: bool = False
     learn_termination: bool = False
     prioritized: bool = False
+    priority_alpha: float = 0.6
+    priority_beta: float = 0.4
+    rollout_mean: bool = False
+    lr_schedule: str = "constant"
+    init_gain: float | None = None
+    exploration_noise: float = 0.0
     compile: bool = False
 
     def __post_init__(self) -> None:

@@ -47,17 +47,13 @@ class ClinicPETSConfig(PETSTrialsConfig):
 
 @dataclass(frozen=True)
 class ClinicMBPOConfig(MBPORunConfig):
-    """MBPO, and what the report would change in it; all but the shaping are fields of `mbpo.MBPOConfig`.
+    """MBPO, and what the report would change in it.
 
     Attributes:
         shaping: how rewards are shaped by `energy_potential`, see `clinic.shaped_task`.
         shaping_scale: what the potential is multiplied by, in units of reward.
     """
 
-    init_gain: float | None = None
-    exploration_noise: float = 0.0
-    rollout_mean: bool = False
-    lr_schedule: str = "constant"
     shaping: Shaping = "none"
     shaping_scale: float = 5.0
 
