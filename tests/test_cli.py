@@ -61,6 +61,8 @@ def test_help_lists_all_verbs_and_imports_nothing_heavy() -> None:
         ["run", "--seeds", "one"],
         ["run", "--scale", "huge"],
         ["run", "--set", "horizon"],
+        ["sweep", "q2", "hidden_sizes=16,16"],
+        ["sweep", "q2", "horizon=3,"],
     ],
 )
 def test_usage_errors(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -49,11 +49,14 @@ def test_a_meaning_of_several_lines_becomes_one() -> None:
 
 def test_values_are_texts_that_set_takes() -> None:
     values = {"smoke": (16,), "laptop": (64, 64), "full": (64, 64)}
-    assert values_text(values) == "64,64 (smoke 16)"
+    assert values_text(values) == "64/64 (smoke 16)"
     for name in list_experiments():
         for field in dataclasses.fields(type(get_config(name))):
             text = values_text({"laptop": getattr(get_config(name), field.name)})
-            if field.name != "variants":  # whose own names may hold commas
+            if field.name == "variants":
+                texts = getattr(get_config(name), field.name)
+                assert get_config(name, overrides={"variants": "; ".join(texts)}).variants == texts
+            else:
                 assert getattr(get_config(name), field.name) == getattr(
                     get_config(name, overrides={**NO_VARIANTS.get(name, {}), field.name: text}), field.name
                 )
@@ -63,10 +66,11 @@ NO_VARIANTS = {name: {"variants": ""} for name in list_experiments() if hasattr(
 """Else some fields would have no effect."""
 
 
-def test_what_is_smaller_than_the_published_setting_is_named() -> None:
+def test_what_differs_from_the_published_setting_is_named() -> None:
     assert "num_sequences 300 (full 1000)" in differences_from_full("q2", "laptop")
     assert differences_from_full("q2", "full") == ""
     assert "variants" not in differences_from_full("clinic-pets", "smoke")
+    assert differences_from_full("pets-cartpole-balance", "laptop").endswith("other variants")
 
 
 def test_run_show_lists_fields_and_runs_nothing(
@@ -77,6 +81,10 @@ def test_run_show_lists_fields_and_runs_nothing(
     shown = capsys.readouterr().out
     assert "published: rising in this order" in shown
     assert "  MBPO: rollout_lengths=10/10 real_ratio=0.1" in shown
+    assert main(["run", "pets-cartpole", "--show"]) == OK
+    assert "      one of ts1, ts_inf, mean, single\n" in capsys.readouterr().out
+    assert main(["run", "q6", "--show", "--set", "tau=1"]) == USAGE
+    assert "--show" in capsys.readouterr().err
     assert main(["run", "q7", "--show"]) == USAGE
     assert "there is no experiment 'q7'" in capsys.readouterr().err
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,9 @@ from mbrl_course.networks import (
     rows_of_members,
     xavier_weights,
 )
+
+if TYPE_CHECKING:
+    from mbrl_course.compiling import CompiledGradient
 
 
 def gaussian_nll(mean: Tensor, log_var: Tensor, target: Tensor) -> Tensor:
@@ -166,6 +169,7 @@ class EnsembleConfig:
         bound_penalty: weight of the regulariser that pulls the learned bounds together.
         precision: of predictions, as in `mbrl_course.dynamics.DynamicsConfig`.
         init_gain: draws the first weights with `networks.xavier_weights` and this gain; None leaves them.
+        compile: have the loss and its gradient compiled, see `mbrl_course.compiling`.
     """
 
     ensemble_size: int = 5
@@ -182,6 +186,7 @@ class EnsembleConfig:
     bound_penalty: float = 0.01
     precision: str = "float32"
     init_gain: float | None = None
+    compile: bool = False
 
     def __post_init__(self) -> None:
         """Refuses values that make no sense, with the field's name."""
@@ -281,6 +286,13 @@ class GaussianEnsemble(nn.Module):
             self.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
 
+        self._compiled: CompiledGradient | None = None
+        if config.compile:
+            from mbrl_course import compiling
+
+            if compiling.can_compile():
+                self._compiled = compiling.of_ensemble(self)
+
     elites: Tensor
     terminated: TerminationFunction
 
@@ -372,14 +384,21 @@ class GaussianEnsemble(nn.Module):
 
     def training_step(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """One gradient step of all members, inputs [E, B, D + A] and targets [E, B, T]; the mean NLL."""
-        loss, nll = self.loss(inputs, targets)
-        self.descend(loss)
+        if self._compiled is not None and inputs.shape[1] == self.config.batch_size:  # for the usual size
+            nll = self._compiled(inputs, targets)
+            self._step()
+        else:
+            loss, nll = self.loss(inputs, targets)
+            self.descend(loss)
         return nll.detach()
 
     def descend(self, loss: Tensor) -> None:
         """One step of the optimizer down the gradient of `loss`, a scalar."""
         self.optimizer.zero_grad()
         loss.backward()
+        self._step()
+
+    def _step(self) -> None:
         self.optimizer.step()
         self.network.forget_rounded()  # it is fused, and leaves no trace by which the network would know
 

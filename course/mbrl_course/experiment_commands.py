@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,13 +53,13 @@ def add_verbs(verbs: Any, add: AddVerb) -> None:
     example = "mbrl-course tune mbpo-pendulum learning_rate=log:1e-4..3e-3 updates_per_step=5,10 --trials 30"
     text = "search for good settings of an experiment with Optuna"
     verb = add(verbs, "tune", tune, text, example, if_interrupted="finished trials are kept; " + GOES_ON)
-    verb.description = (
-        f"{verb.description} A trial's score is the return (or, where there is\n"
-        "none, the error) over the last quarter of the learning curve, averaged over the seeds: one\n"
-        "alone is a noisy judge. Variants are left out, unless --set variants=... names some. Trials lie\n"
-        "in OUT/NAME/tune.journal, which several calls may work on at once. The fields are listed by\n"
-        "`mbrl-course run NAME --show`."
+    text = (
+        f"{verb.description} A trial's score is the return (or, where there is none, the error) over the "
+        "last quarter of the learning curve, averaged over the seeds: one alone is a noisy judge. Variants "
+        "are left out, unless --set variants=... names some. Trials lie in OUT/NAME/tune.journal, which "
+        "several calls may work on at once. `mbrl-course run NAME --show` lists the fields."
     )
+    verb.description = textwrap.fill(text, 79)
     verb.add_argument("name", metavar="NAME", help="the experiment")
     verb.add_argument(
         "space", nargs="+", metavar="FIELD=RANGE", help="LOW..HIGH, log:LOW..HIGH, or values A,B,C"
@@ -123,6 +124,8 @@ def run(options: argparse.Namespace) -> int:
     if options.name is None:
         return _list_experiments()
     if options.show:
+        if options.settings:
+            raise CommandError("--show lists what can be set, and takes no --set")
         from mbrl_course.experiments.fields import fields_text
 
         print(_explained(options.name, lambda: fields_text(options.name)))
@@ -165,7 +168,7 @@ def plot(options: argparse.Namespace) -> int:
         logs = _explained(options.name, lambda: tables.read_logs(options.name, options.scale, options.out))
         print(f"nothing of it was run in {options.out}/ at this scale: this is what ships with the course")
     print(_explained(options.name, lambda: tables.tables_text(options.name, logs)))
-    print(tables.save_figure(options.name, logs, path))
+    print(_explained(options.name, lambda: tables.save_figure(options.name, logs, path)))
     return OK
 
 
@@ -288,6 +291,8 @@ def _grid_field(text: str) -> tuple[str, list[str]]:
     found = [value.strip().replace("/", ",") for value in values.split(",")]
     if not all(found):
         raise argparse.ArgumentTypeError(f"{text!r} has an empty value, expected FIELD=A,B,C")
+    if len(set(found)) < len(found):
+        raise argparse.ArgumentTypeError(f"{text!r} has a value twice; several numbers in one are 64/64")
     return field, found
 
 

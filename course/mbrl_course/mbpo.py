@@ -131,6 +131,7 @@ class MBPOConfig(SACConfig):
             num_elites=self.num_elites,
             hidden_sizes=self.model_hidden_sizes,
             learning_rate=self.model_learning_rate,
+            compile=self.compile,
             batch_size=self.model_batch_size,
             learn_reward=self.learn_reward,
             init_gain=self.init_gain,

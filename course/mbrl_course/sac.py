@@ -8,7 +8,9 @@ policy's entropy. It learns from a replay buffer, so it can also learn from tran
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +18,14 @@ from torch.nn.functional import softplus
 
 from mbrl_course.buffers import Batch
 from mbrl_course.networks import check_widths, relu_mlp, xavier_weights
+
+if TYPE_CHECKING:
+    from mbrl_course.compiling import CompiledGradient
+
+ActorFunction = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Maps obs [..., D] to mean and log standard deviation of actions before the squashing, each [..., A]."""
+CriticsFunction = Callable[[Tensor, Tensor], Tensor]
+"""Maps obs [B, D] and actions in (-1, 1)^A, [B, A], to the values of both critics, [2, B]."""
 
 
 def squash(pre_tanh: Tensor, mean: Tensor, log_std: Tensor) -> tuple[Tensor, Tensor]:
@@ -122,7 +132,7 @@ class SACConfig:
         target_entropy: of the policy, in nats per action dimension.
         init_gain: draws the first weights with `networks.xavier_weights` and this gain; None leaves them.
         exploration_noise: c, see `SAC.explore`; 0 adds nothing.
-        compile: have the networks compiled, see `mbrl_course.compiling`.
+        compile: have the gradients of both losses compiled, see `mbrl_course.compiling`.
     """
 
     hidden_sizes: tuple[int, ...] = (256, 256)
@@ -165,6 +175,7 @@ class Actor(nn.Module):
     ) -> None:
         """A random network from obs [D] to mean and log standard deviation, [2 A]."""
         super().__init__()
+        self.action_dim = action_dim
         self.network = relu_mlp((obs_dim, *hidden_sizes, 2 * action_dim), generator)
 
     def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
@@ -174,9 +185,17 @@ class Actor(nn.Module):
 
     def sample(self, obs: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Actions [..., A], differentiable in the policy's weights, and log-probabilities [...]."""
-        mean, log_std = self(obs)
-        noise = torch.randn(mean.shape, generator=generator)
-        return squash(mean + log_std.exp() * noise, mean, log_std)
+        return squashed_sample(self, obs, self.draw(obs, generator))
+
+    def draw(self, obs: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Standard normal noise for one action in each of the states obs [..., D]: [..., A]."""
+        return torch.randn(*obs.shape[:-1], self.action_dim, generator=generator)
+
+
+def squashed_sample(actor: ActorFunction, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """What `Actor.sample` returns, made of standard normal noise [..., A]."""
+    mean, log_std = actor(obs)
+    return squash(mean + log_std.exp() * noise, mean, log_std)
 
 
 class Critics(nn.Module):
@@ -229,12 +248,14 @@ class SAC:
         # looked up once: to walk through the modules in every update takes a tenth of the time
         self._critic_weights = [*self.critics.parameters()]
         self._target_weights = [*self.targets.parameters()]
-        if config.compile:
-            from mbrl_course.compiling import compile_networks
-
-            compile_networks(self.actor, self.critics, self.targets)
         self.log_temperature = torch.tensor(math.log(config.initial_temperature), requires_grad=True)
         self.target_entropy = config.target_entropy * action_dim
+        self._compiled: tuple[CompiledGradient, CompiledGradient] | None = None  # of critics, of the policy
+        if config.compile:
+            from mbrl_course import compiling
+
+            if compiling.can_compile():
+                self._compiled = compiling.of_critics(self), compiling.of_policy(self)
 
         def adam(parameters: object) -> torch.optim.Adam:
             return torch.optim.Adam(parameters, lr=config.learning_rate, fused=True)  # type: ignore[arg-type]
@@ -307,9 +328,9 @@ class SAC:
         return losses
 
     @torch.no_grad()
-    def soft_target(self, batch: Batch) -> Tensor:
-        """The critics' target for each transition of a batch, with fresh actions in the next states, [B]."""
-        next_action, next_log_prob = self.actor.sample(batch.next_obs, self.generator)
+    def soft_target(self, batch: Batch, noise: Tensor) -> Tensor:
+        """The critics' target for each transition of a batch, [B]; noise [B, A] makes the next actions."""
+        next_action, next_log_prob = squashed_sample(self.actor, batch.next_obs, noise)
         next_q = self.targets(batch.next_obs, next_action)  # [2, B]
         return critic_target(
             batch.reward, batch.terminated, next_q, next_log_prob, self.temperature, self.config.gamma
@@ -319,7 +340,26 @@ class SAC:
     def td_errors(self, batch: Batch) -> Tensor:
         """How far the critics are from their target, averaged over the two, for each transition, [B]."""
         q = self.critics(batch.obs, self.from_task(batch.action))  # [2, B]
-        return (q - self.soft_target(batch)).abs().mean(dim=0)
+        noise = self.actor.draw(batch.next_obs, self.generator)
+        return (q - self.soft_target(batch, noise)).abs().mean(dim=0)
+
+    def critics_loss(
+        self, critics: CriticsFunction, batch: Batch, noise: Tensor, weights: Tensor | None = None
+    ) -> Tensor:
+        """The loss of `critics` on a batch, see `soft_target` and `critic_loss`; a scalar."""
+        q = critics(batch.obs, self.from_task(batch.action))  # [2, B]
+        return critic_loss(q, self.soft_target(batch, noise), weights)
+
+    def policy_losses(
+        self, actor: ActorFunction, log_temperature: Tensor, obs: Tensor, noise: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The loss of actor and temperature together, and that of the actor alone; scalars.
+
+        The two share no parameter, so their sum has the gradient of each.
+        """
+        action, log_prob = squashed_sample(actor, obs, noise)
+        loss = actor_loss(self.critics(obs, action), log_prob, self.temperature)
+        return loss + temperature_loss(log_temperature, log_prob, self.target_entropy), loss
 
     def update_critics(self, batch: Batch, weights: Tensor | None = None) -> float:
         """One gradient step of both critics towards the soft target; returns the loss.
@@ -327,28 +367,30 @@ class SAC:
         Raises:
             FloatingPointError: the loss is not finite any more.
         """
-        q = self.critics(batch.obs, self.from_task(batch.action))
-        loss = critic_loss(q, self.soft_target(batch), weights)
-        self.critic_optimizer.zero_grad()
-        loss.backward()
+        noise = self.actor.draw(batch.next_obs, self.generator)
+        if self._compiled is not None:
+            loss = self._compiled[0](batch, noise, weights)
+        else:
+            loss = self.critics_loss(self.critics, batch, noise, weights)
+            self.critic_optimizer.zero_grad()
+            loss.backward()
         self.critic_optimizer.step()
         if not math.isfinite(value := loss.item()):
             raise FloatingPointError(f"the critics' loss is {value}: is learning_rate small enough?")
         return value
 
     def update_actor_and_temperature(self, obs: Tensor) -> dict[str, float]:
-        """One gradient step of actor and temperature on states [B, D]; loss and temperature by name.
-
-        The two losses share no parameter, so their sum has the gradient of each.
-        """
-        action, log_prob = self.actor.sample(obs, self.generator)
-        self._train_critics(False)  # the actor's loss needs no gradient of the critics' weights
-        loss = actor_loss(self.critics(obs, action), log_prob, self.temperature)
-        loss_of_temperature = temperature_loss(self.log_temperature, log_prob, self.target_entropy)
-        self.actor_optimizer.zero_grad()
-        (loss + loss_of_temperature).backward()
+        """One gradient step of actor and temperature on states [B, D]; loss and temperature by name."""
+        noise = self.actor.draw(obs, self.generator)
+        if self._compiled is not None:
+            loss = self._compiled[1](obs, noise)
+        else:
+            self._train_critics(False)  # the actor's loss needs no gradient of the critics' weights
+            both, loss = self.policy_losses(self.actor, self.log_temperature, obs, noise)
+            self.actor_optimizer.zero_grad()
+            both.backward()
+            self._train_critics(True)
         self.actor_optimizer.step()
-        self._train_critics(True)
         return {"actor_loss": loss.item(), "temperature": self.temperature.item()}
 
     @torch.no_grad()

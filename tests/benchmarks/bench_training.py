@@ -4,9 +4,12 @@
 
 Each line is a ratio to something that is measured in turn with it, in the same process:
 
-- gradient steps of a Gaussian ensemble (7 members, 4 x 200, batch 256, half-cheetah sizes) against a
-  loop over members, each with a network and an optimiser of its own;
-- SAC updates (2 x 256, batch 256, half-cheetah sizes) against an eager update as it is found in tutorials;
+- gradient steps of a Gaussian ensemble (7 members, 4 x 200, batch 256, half-cheetah sizes; and, as in the
+  presets for laptops, 5 members, 2 x 64, batch 32) against a loop over members, each with a network and an
+  optimiser of its own;
+- SAC updates (2 x 256, batch 256, half-cheetah sizes; and, for laptops, 2 x 64, batch 128) against an eager
+  update as it is found in tutorials;
+- with `--compile` both of them compiled, too, against the same;
 - steps of the course's tasks against the Gymnasium environments below them, or that come closest.
 """
 
@@ -35,6 +38,8 @@ from mbrl_course.experiments.runner import machine
 from mbrl_course.sac import SAC, SACConfig
 
 OBS_DIM, ACTION_DIM, BATCH = 17, 6, 256  # Gymnasium's half-cheetah
+BLOCK = 0.05
+"""Seconds that a function is called in succession."""
 ENV_PAIRS = {
     "cartpole": "CartPole-v1",
     "pendulum": "Pendulum-v1",
@@ -66,12 +71,12 @@ Job = tuple[str, Callable[[], object], str, Callable[[], object], int]
 """What is measured, the function, the yardstick, its function, and how many units a call of either is."""
 
 
-def random_batch(generator: torch.Generator) -> Batch:
+def random_batch(size: int, generator: torch.Generator) -> Batch:
     """A mini-batch of random transitions."""
-    obs, next_obs = torch.randn(2, BATCH, OBS_DIM, generator=generator)
-    action = torch.rand(BATCH, ACTION_DIM, generator=generator) * 2 - 1
-    flags = torch.zeros(BATCH, dtype=torch.bool)
-    return Batch(obs, action, torch.randn(BATCH, generator=generator), next_obs, flags, flags)
+    obs, next_obs = torch.randn(2, size, OBS_DIM, generator=generator)
+    action = torch.rand(size, ACTION_DIM, generator=generator) * 2 - 1
+    flags = torch.zeros(size, dtype=torch.bool)
+    return Batch(obs, action, torch.randn(size, generator=generator), next_obs, flags, flags)
 
 
 def mlp(sizes: Sequence[int], activation: type[nn.Module]) -> nn.Sequential:
@@ -82,15 +87,20 @@ def mlp(sizes: Sequence[int], activation: type[nn.Module]) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
-def ensemble_job(hidden: tuple[int, ...], members: int) -> Job:
+def ensemble_job(hidden: tuple[int, ...], members: int, batch: int, compile: bool = False) -> Job:
     """One gradient step of all members, on mini-batches that are there already."""
     generator = torch.Generator().manual_seed(0)
     config = EnsembleConfig(
-        ensemble_size=members, num_elites=1, hidden_sizes=hidden, batch_size=BATCH, learn_reward=True
+        ensemble_size=members,
+        num_elites=1,
+        hidden_sizes=hidden,
+        batch_size=batch,
+        learn_reward=True,
+        compile=compile,
     )
     model = GaussianEnsemble(OBS_DIM, ACTION_DIM, config, generator=generator)
-    inputs = torch.randn(members, BATCH, OBS_DIM + ACTION_DIM, generator=generator)
-    targets = torch.randn(members, BATCH, OBS_DIM + 1, generator=generator)
+    inputs = torch.randn(members, batch, OBS_DIM + ACTION_DIM, generator=generator)
+    targets = torch.randn(members, batch, OBS_DIM + 1, generator=generator)
     outputs = OBS_DIM + 1
     networks = [mlp((OBS_DIM + ACTION_DIM, *hidden, 2 * outputs), nn.SiLU) for _ in range(members)]
     bounds = [[nn.Parameter(torch.full((outputs,), v)) for v in (-10.0, 0.5)] for _ in range(members)]
@@ -112,17 +122,17 @@ def ensemble_job(hidden: tuple[int, ...], members: int) -> Job:
             (nll + 0.01 * (high - low).sum()).backward()
             optimizer.step()
 
-    plain_name = "a loop over members"
-    return "ensemble, gradient steps", lambda: model.training_step(inputs, targets), plain_name, plain, 1
+    what = f"ensemble {members} x ({len(hidden)} x {hidden[0]}), batch {batch}{', compiled' * compile}"
+    return what, lambda: model.training_step(inputs, targets), "a loop over members", plain, 1
 
 
-def sac_job(hidden: tuple[int, ...], compile: bool = False) -> Job:
+def sac_job(hidden: tuple[int, ...], size: int, compile: bool = False) -> Job:
     """One update of critics, actor, temperature and targets."""
     generator = torch.Generator().manual_seed(0)
-    batch = random_batch(generator)
+    batch = random_batch(size, generator)
     ones = torch.ones(ACTION_DIM)
     agent = SAC(OBS_DIM, -ones, ones, SACConfig(hidden_sizes=hidden, compile=compile), generator)
-    name = "SAC, compiled updates" if compile else "SAC, updates"
+    name = f"SAC {len(hidden)} x {hidden[0]}, batch {size}{', compiled' * compile}"
     return name, lambda: agent.update(batch), "an eager update", plain_sac(hidden, batch), 1
 
 
@@ -196,27 +206,39 @@ def env_job(task_name: str, plain_id: str, steps: int) -> Job:
 
 
 def jobs(tiny: bool = False, compile: bool = False) -> list[Job]:
-    """All that is measured; with `compile` SAC's compiled update, too."""
-    hidden_ensemble, hidden_sac = ((8,), (8,)) if tiny else ((200,) * 4, (256, 256))
+    """All that is measured; with `compile` the compiled gradients, too."""
+    ensembles = [((8,), 2, 8)] if tiny else [((200,) * 4, 7, BATCH), ((64, 64), 5, 32)]
+    agents = [((8,), 8)] if tiny else [((256, 256), BATCH), ((64, 64), 128)]
+    how = (False, True) if compile else (False,)
     return [
-        ensemble_job(hidden_ensemble, 2 if tiny else 7),
-        sac_job(hidden_sac),
-        *([sac_job(hidden_sac, compile=True)] if compile else []),
+        *(ensemble_job(*sizes, compile=compiled) for sizes in ensembles for compiled in how),
+        *(sac_job(*sizes, compile=compiled) for sizes in agents for compiled in how),
         *(env_job(ours, plain, 5 if tiny else 500) for ours, plain in ENV_PAIRS.items()),
     ]
 
 
+def _seconds(function: Callable[[], object], count: int) -> float:
+    """What so many calls take."""
+    start = time.perf_counter()
+    for _ in range(count):
+        function()
+    return time.perf_counter() - start
+
+
 def measure(todo: Sequence[Job], repeats: int, progress: bool = True) -> list[Row]:
-    """Times every job and its yardstick `repeats` times, in turn, after one round that isn't timed."""
+    """Times every job and its yardstick `repeats` times, in turn, after two rounds that aren't timed.
+
+    Each time it is called again and again for about `BLOCK` seconds, as in training: what is called in turn
+    with something else finds the processor's caches full of that.
+    """
     rows = []
     for what, function, plain_name, plain, units in tqdm(todo, disable=not progress, leave=False):
         seconds: tuple[list[float], list[float]] = ([], [])
-        for repeat in range(repeats + 1):
-            for run, times in zip((function, plain), seconds, strict=True):
-                start = time.perf_counter()
-                run()
-                if repeat > 0:
-                    times.append(time.perf_counter() - start)
+        function(), plain()  # what is compiled is compiled now
+        calls = [max(1, round(BLOCK / _seconds(run, 1))) for run in (function, plain)]
+        for _ in range(repeats):
+            for run, times, count in zip((function, plain), seconds, calls, strict=True):
+                times.append(_seconds(run, count) / count)
         ours, theirs = (units / statistics.median(times) for times in seconds)
         rows.append(Row(what, ours, plain_name, theirs, ours / theirs))
     return rows
@@ -226,10 +248,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measures, prints a table, and writes it where `--out` says."""
     parser = argparse.ArgumentParser(description="Training and stepping, as ratios to a plain way.")
     parser.add_argument("--out", type=Path, help="write the numbers to this file, .json")
-    parser.add_argument("--repeats", type=int, default=60, help="how often each is timed (60)")
+    parser.add_argument("--repeats", type=int, default=30, help="how often each is timed (30)")
     parser.add_argument("--threads", type=int, help="threads of torch; by default as many as it takes itself")
     parser.add_argument("--tiny", action="store_true", help="tiny networks: does it run at all?")
-    parser.add_argument("--compile", action="store_true", help="measure SAC's compiled update too")
+    parser.add_argument("--compile", action="store_true", help="measure compiled gradients, too")
     options = parser.parse_args(arguments)
     if options.repeats < 1:
         parser.error(f"--repeats is {options.repeats}, expected at least 1")
@@ -242,10 +264,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         torch.set_num_threads(before)
     print(f"{about['machine']}, {about['threads']} threads")
-    print(f"{'what':<36}{'per s':>10}   {'plain':<22}{'per s':>10}{'ratio':>8}")
+    print(f"{'what':<44}{'per s':>10}   {'plain':<22}{'per s':>10}{'ratio':>8}")
     for row in rows:
         print(
-            f"{row.what:<36}{row.per_second:>10.0f}   {row.plain:<22}{row.plain_per_second:>10.0f}"
+            f"{row.what:<44}{row.per_second:>10.0f}   {row.plain:<22}{row.plain_per_second:>10.0f}"
             f"{row.ratio:>8.2f}"
         )
     if options.out is not None:

@@ -16,7 +16,7 @@ def test_runs_at_a_tiny_size_and_writes_ratios(tmp_path: Path, capsys: pytest.Ca
     out = tmp_path / "training.json"
     assert main(["--tiny", "--repeats", "2", "--threads", "1", "--out", str(out)]) == 0
     assert torch.get_num_threads() == threads
-    assert "SAC, updates" in capsys.readouterr().out
+    assert "SAC 1 x 8, batch 8" in capsys.readouterr().out
     rows = json.loads(out.read_text())["rows"]
     assert len(rows) == len(jobs(tiny=True))
     for row in rows:

@@ -28,10 +28,13 @@ def half_cheetah_reward(obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor
 
 
 def hopper_reward(obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
-    """Hopper-v5: mean forward velocity (m/s), plus 1 unless it fell, minus 0.001 |action|^2, [...]."""
+    """Hopper-v5: mean forward velocity (m/s), plus 1 unless it fell, minus 0.001 |action|^2, [...].
+
+    NaN for a broken state.
+    """
     velocity = (next_obs[..., 0] - obs[..., 0]) / HOPPER_DT
     healthy = (~hopper_terminated(next_obs)).to(next_obs.dtype)
-    return velocity + healthy - 0.001 * action.square().sum(dim=-1)
+    return nan_where_broken(velocity + healthy - 0.001 * action.square().sum(dim=-1), next_obs)
 
 
 def hopper_terminated(next_obs: Tensor) -> Tensor:
@@ -42,8 +45,8 @@ def hopper_terminated(next_obs: Tensor) -> Tensor:
 
 
 def inverted_pendulum_reward(obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
-    """InvertedPendulum-v5: 1, but 0 for the step that ends the episode, [...]."""
-    return (~inverted_pendulum_terminated(next_obs)).to(next_obs.dtype)
+    """InvertedPendulum-v5: 1, but 0 for the step that ends the episode; NaN for a broken state, [...]."""
+    return nan_where_broken((~inverted_pendulum_terminated(next_obs)).to(next_obs.dtype), next_obs)
 
 
 def inverted_pendulum_terminated(next_obs: Tensor) -> Tensor:

@@ -110,8 +110,12 @@ def parse(value: Any, kind: Any) -> Any:
     if origin is tuple:
         parts = value
         if isinstance(value, str):
-            separators = "," if str in get_args(kind) else "[,/]"  # of texts a slash may be a part
-            parts = [part.strip() for part in re.split(separators, value) if part.strip()]
+            separator = "[,/]"
+            if str in get_args(
+                kind
+            ):  # of texts a slash may be a part, and a comma of those between semicolons
+                separator = ";" if ";" in value else ","
+            parts = [part.strip() for part in re.split(separator, value) if part.strip()]
         if not isinstance(parts, list | tuple):
             raise ValueError(value)
         return tuple(parse(part, get_args(kind)[0]) for part in parts)
@@ -136,7 +140,8 @@ def describe(kind: Any) -> str:
     if origin is Literal:
         return f"one of {', '.join(map(str, get_args(kind)))}"
     if origin is tuple:
-        return f"values separated by commas, each {describe(get_args(kind)[0])}"
+        between = "commas or semicolons" if str in get_args(kind) else "commas or slashes"
+        return f"values separated by {between}, each {describe(get_args(kind)[0])}"
     return {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[kind]
 
 

@@ -7,9 +7,10 @@ import importlib
 import inspect
 import re
 import textwrap
-from typing import Any
+from typing import Any, Literal, get_origin, get_type_hints
 
 from mbrl_course.experiments import get_experiment
+from mbrl_course.experiments.config import describe
 from mbrl_course.experiments.files import value_text
 from mbrl_course.experiments.runner import SCALES
 from mbrl_course.experiments.variants import Variants
@@ -52,23 +53,31 @@ def _attributes(text: str) -> dict[str, str]:
     return found
 
 
+def slashed(value: Any) -> str:
+    """A field's value as `--set`, `sweep` and `tune` take it: "64/64" for several numbers."""
+    numbers = isinstance(value, tuple) and not any(isinstance(part, str) for part in value)
+    return "/".join(map(str, value)) if numbers else value_text(value)
+
+
 def values_text(values: dict[str, Any]) -> str:
-    """A field's values by scale, as `--set` takes them: "20 (smoke 2)", the laptop's first."""
-    texts = {scale: value_text(value) for scale, value in values.items()}
+    """A field's values by scale: "20 (smoke 2)", the laptop's first."""
+    texts = {scale: slashed(value) for scale, value in values.items()}
     usual = texts.pop("laptop")
     others = [f"{scale} {text}" for scale, text in texts.items() if text != usual]
     return usual + (f" ({', '.join(others)})" if others else "")
 
 
 def differences_from_full(name: str, scale: str) -> str:
-    """What is smaller than the published setting: "num_iterations 6 (full 12), ..."; "" if nothing is."""
+    """What differs from the published setting: "num_iterations 6 (full 12), ..."; "" if nothing does."""
     configs = get_experiment(name).configs
     ours, full = configs[scale], configs["full"]
     found = []
     for field in dataclasses.fields(ours):
-        value, published = (value_text(getattr(config, field.name)) for config in (ours, full))
+        value, published = (slashed(getattr(config, field.name)) for config in (ours, full))
         if value != published and field.name != "variants":
             found.append(f"{field.name} {value} (full {published})")
+    if getattr(ours, "variants", ()) != getattr(full, "variants", ()):
+        found.append("other variants")
     return ", ".join(found)
 
 
@@ -83,7 +92,7 @@ def fields_text(name: str) -> str:
     """
     experiment = get_experiment(name)
     kind = type(experiment.configs["laptop"])
-    explained = meanings(kind)
+    explained, hints = meanings(kind), get_type_hints(kind)
     lines = [f"{name}, week {experiment.week}: {experiment.title}"]
     if experiment.published:
         lines += _wrapped(f"published: {experiment.published}", "")
@@ -95,10 +104,15 @@ def fields_text(name: str) -> str:
             continue
         values = {scale: getattr(experiment.configs[scale], field.name) for scale in SCALES}
         lines.append(f"  {field.name}={values_text(values)}")
+        if get_origin(hints[field.name]) is Literal:
+            lines += _wrapped(describe(hints[field.name]), " " * 6)
         lines += _wrapped(explained.get(field.name, ""), " " * 6)
     if issubclass(kind, Variants):
-        lines += ["", "variants, each with what it changes, for --set variants=A,B,C (none: variants=):"]
-        lines += [f"  {variant}" for variant in experiment.configs["laptop"].variants] or ["  none"]
+        lines += ["", "variants, each with what it changes, for --set 'variants=A; B; C' (none: variants=):"]
+        variants = {scale: experiment.configs[scale].variants for scale in ("laptop", "smoke", "full")}
+        for scale, texts in variants.items():
+            if scale == "laptop" or texts != variants["laptop"]:
+                lines += [f"  {text}{'' if scale == 'laptop' else f'   ({scale})'}" for text in texts]
     return "\n".join(lines)
 
 

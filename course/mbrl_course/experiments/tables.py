@@ -37,7 +37,7 @@ COSTS = ("env_steps", "model_calls", "agent_updates", "model_updates", "seconds"
 PANELS, SETTINGS = "metric", "settings"
 OUTCOME = ("what", "seeds", "iqm", "low", "high", "env_steps")
 JUDGEMENT = ("number", "claim", "promised", "gain", "low", "high", "verdict")
-"""The columns of a final table, and of verdicts, that fit in a terminal."""
+"""The columns of a final table, and of verdicts, that fit in a line of a wide terminal."""
 MOSTLY_EVALUATION = 3
 """So many times what a run computed it took on the wall, if evaluation was most of it."""
 RESAMPLES = 500
@@ -201,9 +201,10 @@ def tables_text(name: str, logs: pd.DataFrame, costs: bool = True) -> str:
     table = final_table(name, logs)
     text = (table if costs else table.filter(items=OUTCOME)).to_string(index=False)
     if costs and SETTINGS not in logs.columns:
-        found = thresholds_of(name, logs).items()
-        legend = [f"{value:.0f}: {what}{'' if what == 'solved' else ' in the end'}" for what, value in found]
-        text += "".join(f"\nreached {line}" for line in legend)
+        for what, value in thresholds_of(name, logs).items():
+            if what.startswith("80 % of "):
+                what = f"at most 20 % less than what {what.removeprefix('80 % of ')} earns in the end"
+            text += f"\nreached {value:.0f}: {what}"
     verdicts = get_experiment(name).verdicts
     if verdicts is None or SETTINGS in logs.columns:
         return text

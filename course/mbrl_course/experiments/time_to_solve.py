@@ -106,7 +106,7 @@ def solve_text(names: Sequence[str] = ()) -> str:
         assert header is not None
         if experiment.solved_at is None or (experiment.preset and not names):
             continue
-        machines.append(header["machine"])
+        machines += header["machine"].split(" | ")
         task = f"{json.loads(header['config'])['task']}, {experiment.solved_at:.0f}"
         command = name if scale == "laptop" else f"{name} --scale {scale}"
         for place, row in time_to_solve(logs, experiment.solved_at).iterrows():

@@ -358,8 +358,8 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
         function=run_mpc_rows,
         configs=scales(_OBSTACLES, _OBSTACLES_LAPTOP, _TWICE),
         published="-25 to -20 after 12 iterations (CS285, homework 4, problem 3)",
-        remark="the full setting's 20 gradient steps per iteration leave our model short of it; "
-        "the laptop's 500 do not",
+        remark="with the full setting's 20 gradient steps per iteration our returns stay below that; "
+        "with the laptop's 500 they do not",
         solved_at=SOLVED_AT["obstacles"],
     ),
     Experiment(

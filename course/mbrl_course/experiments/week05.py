@@ -45,6 +45,7 @@ class PETSTrialsConfig(Variants):
         patience: epochs without an improvement after which a fit stops.
         max_epochs: of a fit.
         precision: in which the model predicts, "float32" or "bfloat16".
+        compile: have the model's gradient compiled, see `mbrl_course.compiling`.
     """
 
     task: str = "cartpole-balance"
@@ -66,6 +67,7 @@ class PETSTrialsConfig(Variants):
     patience: int = 5
     max_epochs: int = 50
     precision: Literal["float32", "bfloat16"] = "float32"
+    compile: bool = False
 
     def __post_init__(self) -> None:
         """Refuses numbers that make no sense, with the field's name, and variants that can't be read."""

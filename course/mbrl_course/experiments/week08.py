@@ -201,7 +201,7 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
         title="The clinic, PETS on the cart-pole swing-up: one change at a time",
         function=run_clinic_pets,
         configs=scales(_PETS, {}, _PETS_SMOKE),
-        published="an engineer's report: each change is worth 10 to 60 % (below, by claim)",
+        published="an engineer's report: each change is worth 10 to 60 % (`results clinic-pets` names them)",
         verdicts=partial(verdict_table, "clinic-pets"),
     ),
     Experiment(
@@ -210,7 +210,7 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
         title="The clinic, MBPO on the pendulum: one change at a time",
         function=run_clinic_mbpo,
         configs=scales(_MBPO, {}, SMOKE),
-        published="an engineer's report: each change is worth 8 to 60 % (below, by claim)",
+        published="an engineer's report: each change is worth 8 to 60 % (`results clinic-mbpo` names them)",
         verdicts=partial(verdict_table, "clinic-mbpo"),
     ),
     Experiment(

@@ -851,7 +851,7 @@ ledger_table("q4", live, "smoke")
 # %% [markdown] kind="written" id="explain-reacher" points=2
 # **Model answer.** (a) (Five shipped seeds, IQM of their means over the four iterations.) The horizon: 30 gets -224 [-239, -187], 15 gets
 # -156 [-175, -136] and 5 gets -165 [-210, -115]. That 30 is worse than 15 is supported: it is so in each of the five seeds, by 28 to 115. That 5 is
-# the worst is not: it is ahead of 15 in two of the five seeds and behind in three, so the two can't be told apart here. (The last iteration alone, in
+# the worst is contradicted: it is ahead of 30 in each of the five, too. Against 15 it is ahead in two of the five seeds and behind in three, so the two can't be told apart here. (The last iteration alone, in
 # the ledger, has intervals too wide for any order: two episodes say little.)
 # Sequences: -130 [-164, -108] with 100, -126 [-154, -93] with 1000, and either is ahead in some seeds: no difference to be seen. That fits "matters
 # little", but runs that lie this far apart would hide an effect of thirty.

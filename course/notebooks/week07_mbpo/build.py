@@ -524,7 +524,7 @@ print("Right: a price for randomness.")
 # and an optimiser. (`init_gain`, `exploration_noise` and the like are switched off; week 8 will ask what they
 # are good for.)
 
-# %% kind="given" ref="sac:SACConfig,Actor,Critics,SAC"
+# %% kind="given" ref="sac:ActorFunction,CriticsFunction,SACConfig,Actor,squashed_sample,Critics,SAC"
 
 # %% [markdown]
 # A world with one state and one action, whose value everybody knows: two hills, the left one a little higher.
