@@ -3,7 +3,8 @@
 With small networks most of a gradient step is overhead: a few hundred operations on tensors of a few
 kilobytes, which a compiler fuses. It can't fuse what it does not see, so a loss and its gradient are compiled
 as one function (network by network, updates became slower). The matrix products stay those of PyTorch's
-library, so large networks gain less: `make bench` measures both.
+library, so large networks gain less: `make bench` measures both. Sums are rounded in another order, so that a
+compiled run is not the same run, but one of the same kind.
 """
 
 from __future__ import annotations

@@ -211,8 +211,8 @@ def jobs(tiny: bool = False, compile: bool = False) -> list[Job]:
     agents = [((8,), 8)] if tiny else [((256, 256), BATCH), ((64, 64), 128)]
     how = (False, True) if compile else (False,)
     return [
-        *(ensemble_job(*sizes, compile=compiled) for sizes in ensembles for compiled in how),
-        *(sac_job(*sizes, compile=compiled) for sizes in agents for compiled in how),
+        *(ensemble_job(*sizes, compiled) for sizes in ensembles for compiled in how),
+        *(sac_job(hidden, size, compiled) for hidden, size in agents for compiled in how),
         *(env_job(ours, plain, 5 if tiny else 500) for ours, plain in ENV_PAIRS.items()),
     ]
 
