@@ -386,7 +386,7 @@ class GaussianEnsemble(nn.Module):
         """One gradient step of all members, inputs [E, B, D + A] and targets [E, B, T]; the mean NLL."""
         if self._compiled is not None and inputs.shape[1] == self.config.batch_size:  # for the usual size
             nll = self._compiled(inputs, targets)
-            self._step()
+            self._optimizer_step()
         else:
             loss, nll = self.loss(inputs, targets)
             self.descend(loss)
@@ -396,9 +396,9 @@ class GaussianEnsemble(nn.Module):
         """One step of the optimizer down the gradient of `loss`, a scalar."""
         self.optimizer.zero_grad()
         loss.backward()
-        self._step()
+        self._optimizer_step()
 
-    def _step(self) -> None:
+    def _optimizer_step(self) -> None:
         self.optimizer.step()
         self.network.forget_rounded()  # it is fused, and leaves no trace by which the network would know
 
