@@ -253,7 +253,7 @@ if small is not None:
     )
 
 # %% [markdown]
-# None of these controls takes as many gradient steps as a horizon of 20 does: look into the ledger. So, with three times as many real steps and ten seeds,
+# None of these controls takes as many gradient steps as a horizon of 20 does: look into the ledger. So, with three times as many real steps,
 # in batches of 512, a control for each of the two horizons:
 
 # %%
@@ -289,26 +289,28 @@ if longer is not None:
 
 # %% [markdown] kind="written" id="explain-level-1" points=5
 # **Model answer.** (a) Three seeds show that the code works, and what size of return to expect; of the order they say little: at the end the bands of PPO, 275 [212, 331], and of the control,
-# 314 [199, 412], lie in each other, and the five shipped seeds have the control at 413 [232, 493]. Only Dyna-PPO's 500 [500, 500] is apart. A price at the start: over the first 2048 steps none is to be
-# seen (shipped: 264 [204, 307] against the control's 217 [157, 333]); but up to 1,024 steps Dyna-PPO is behind the control in the picture, with three seeds as with ten.
+# 314 [199, 412], lie in each other, and ten shipped seeds, 302 [238, 370] and 363 [264, 456], don't tell them apart, either. Only Dyna-PPO's 500 [500, 500] is apart. A price at the start: over the
+# first 2048 steps none is to be seen (shipped: 264 [230, 297] against the control's 198 [155, 264]); but up to 1,024 steps Dyna-PPO is behind the control in the picture, with three seeds as with ten.
 #
-# (b) Horizon 5: gradient steps explain it. With small batches five seeds of Dyna-PPO end at 500 [304, 500], PPO with small batches and as many updates at
-# 410 [110, 500]: the probability of improvement is 0.60 [0.30, 0.88] at the end and 0.40 [0.08, 0.80] over the first 2048 steps, so nothing is shown. With large batches
-# and ten seeds Dyna-PPO is even behind its control: 12,288 steps to the first 475 against 6,656. Horizon 20: it is the model. The comparison is that of the ten
-# seeds, 29,745 gradient steps against the control's 31,200: after 3,072 real steps every run of Dyna-PPO has earned 475, half of the control's runs need 7,680 or more, and one never gets there. At 3,072 steps
+# (b) Horizon 5: gradient steps explain the speed. With large batches Dyna-PPO is behind its control, 12,288 steps to the first 475 against 6,656 (medians). With small batches nothing is shown
+# over the first 2048 steps (0.33 [0.10, 0.59]); but in the end Dyna-PPO is ahead of PPO with as many updates, 487 [406, 500] against 293 [146, 446], a probability of improvement of 0.76 [0.54, 0.94].
+# (Its first five seeds had 0.60 [0.30, 0.88], and this answer said that nothing was shown: five were too few.) A weak control, though: with ten thousand gradient steps it is no better than
+# PPO with small batches and 400, 306 [205, 410]. Horizon 20: it is the model. The comparison is that of 15,360
+# real steps, 29,745 gradient steps against the control's 31,200: after 3,072 real steps every run of Dyna-PPO has earned 475, half of the control's runs need more than 7,680, and one never gets there. At 3,072 steps
 # every run of Dyna-PPO is ahead of every run of either control (1.00). Before that there is a price: at 1,024 steps the control is ahead. That small batches get
 # to 475 after 1,024 steps is impressive, but says less: they took 38,860 gradient steps, and no control did.
 #
 # (c) It learns fast and does not keep it. Two runs stood at 500 after 4,096 steps and fell to 71 and 43 later; three of the ten end at 329, 336 and 422. PPO with 8,640 updates does at least
 # as well, 500 [468, 500]. Too many passes through the same 512 steps overfit them, and move the policy far from the one that
 # collected them. Dyna-PPO's batches are new each time, and of the policy of the day: nine of ten runs end at 500. So the long
-# horizon's lead can't be bought with passes through real data; that of a horizon of 5 can.
+# horizon's lead can't be bought with passes through real data. With small batches it may be the same at a horizon of 5: of the control's five runs that ever earned 475 two end at 144
+# and 165, and all seven of Dyna-PPO's end at 500.
 #
-# (d) In CPU seconds for 5120 steps: PPO 1, the control 5, Dyna-PPO with a horizon of 20 25 (large batches) and 86 (small ones). Where real steps are free, as in a fast
+# (d) In CPU seconds for 5120 steps: PPO 1, the control 5, Dyna-PPO with a horizon of 20: 24 (large batches) and 84 (small ones). Where real steps are free, as in a fast
 # simulator, PPO with many updates is the best buy. Where a step costs a second of a robot, 2000 steps instead of 7,700 are worth a minute of computing.
 #
-# **Rubric.** 1 point: (a) does not conclude more from three seeds than they hold. 2 points: (b) horizon 5 is explained by gradient steps, horizon 20 is not
-# (one each, with the comparison named). 1 point: (c) overfitting of the real batch against fresh imagined ones. 1 point: (d) uses the ledger.
+# **Rubric.** 1 point: (a) does not conclude more from three seeds than they hold. 2 points: (b) the speed with horizon 5 is explained by gradient steps,
+# whatever is said about the end with small batches; that with horizon 20 is not (one each, with the comparison named). 1 point: (c) overfitting of the real batch against fresh imagined ones. 1 point: (d) uses the ledger.
 
 # %% [markdown]
 # ## Level 2: what decides it?
@@ -459,31 +461,31 @@ plt.show()
 # do the state visits contract to, and what does that mean for a model that only knows the latest data?
 
 # %% [markdown] kind="written" id="explain-level-2" points=4
-# **Model answer.** (a) The longer, the better (five seeds, about 90,000 imagined steps and 8,400 gradient steps each): the first 475 come after 5,120 real steps (median) with
-# a horizon of 20 or 10, after 13,312 with 5, after 15,360 with 3, and with 1 in one of five runs. One step is *no better than no model*: 300 [214, 449] in the end
-# against PPO's 452 [255, 485], with seven times its gradient steps. The model is not to blame: at 4,096 steps its $E_1$ is about 0.00001 in every variant. A rollout of one step teaches only
-# what the value function says about the next state, thousands of times; twenty steps show the pole fall. Early on the model does limit: $E_{10}$ is near or above 1 up to 2,048
-# steps (as bad as predicting the mean change) and below 0.004 at 4,096. Since all horizons get the same number of imagined steps, they cost about the same (31 to 38 CPU seconds);
-# with as many rollouts, as in level 1, 20 steps cost about twice as much as 5. More of everything, with rollouts of 5 steps, helps early, but not beyond PPO: over the first 4,096 steps the regime
-# 1/5 averages 96 [64, 148], 5/20 174 [150, 224], PPO 223 [162, 351]. On the first 475 nothing is shown: 8,192 real steps (median; 6,144 to 12,288) in 1/5, 10,240 (8,192 to 12,288) in 3/10 and
-# 7,168 (5,120 to 12,288) in 5/20, with some 4,400, 10,300 and 13,600 gradient steps until then. Imagining longer is the better buy: a horizon of 20 gets there after
-# 5,120 (3,072 to 5,120), so none of its runs is later than any run of the regimes, with 2,600 gradient steps.
+# **Model answer.** (a) The longer, the better (ten seeds, about 90,000 imagined steps and 8,400 gradient steps each): the first 475 come after 5,120 real steps (median) with
+# a horizon of 20, after 6,656 with 10, 12,288 with 5 and 14,336 with 3 (5 and 3 are not shown to differ), and with 1 in two of ten runs. One step is *no better than no model*: 261 [207, 378] in the end
+# against PPO's 469 [378, 491], with seven times its gradient steps, and eight of PPO's ten runs got to 475. The model is not to blame: at 4,096 steps its $E_1$ is about 0.00001 in every variant. A rollout of one step teaches only
+# what the value function says about the next state, thousands of times; twenty steps show the pole fall. Early on the model does limit: the medians of $E_{10}$ are 0.5 to 8 up to 2,048
+# steps (1 is as bad as predicting the mean change) and about 0.001 at 4,096. Since all horizons get the same number of imagined steps, they cost about the same (34 or 35 CPU seconds);
+# with as many rollouts, as in level 1, 20 steps cost about twice as much as 5. More of everything, with rollouts of 5 steps, helps, but early on not beyond PPO: over the first 4,096 steps the regime
+# 1/5 averages 122 [82, 166], 5/20 180 [159, 216], PPO 217 [177, 275]. The first 475 come after 9,728 real steps (median; 6,144 to 12,288) in 1/5, 9,728 (4,096 to 12,288) in 3/10 and
+# 6,656 (5,120 to 12,288) in 5/20, with some 5,300, 9,800 and 12,500 gradient steps until then. That 5/20 is sooner than 1/5 is shown (the probability is 0.79 [0.57, 0.96]), but imagining longer is the better buy:
+# a horizon of 20 gets there after 5,120 (3,072 to 6,144), sooner than 5/20 (0.83 [0.66, 0.96]), with 2,600 gradient steps.
 #
-# (b) Five seeds, a horizon of 5: with 0.03 no harm is shown, 500 [342, 500] in the end (one run at 263), without noise 500 [500, 500]. 0.1 and 0.3 hurt: 458 [365, 499] and 427 [367, 486], which
-# is not shown to be better than PPO, and two and one of the five runs ever earned 475; without noise all did. Noise without a bias averages out, where it is small, over
-# thousands of imagined steps: what PPO uses is the mean advantage. A bias, even a small one, is always the same, and is learned. Then comes a surprise: with 1 all five were at 475 after
-# 6,144 steps (median; 3,072 to 10,240), earlier than without any noise (13,312; 10,240 to 13,312), and four end at 500 (one at 262). So "the worse the model, the worse the agent" does not hold.
-# A guess: such noise throws imagined poles over within five steps, so that short rollouts show falls, as long ones do. But the ledger has hardly fewer imagined steps (90,731 against 91,010), so
+# (b) Ten seeds, a horizon of 5: with 0.03 no harm is shown, 500 [460, 500] in the end (one run at 263), without noise 500 [500, 500]. 0.1 and 0.3 hurt: 477 [416, 499] and 442 [363, 493], which
+# is not shown to be better than PPO, and six and five of the ten runs ever earned 475; without noise all did. Noise without a bias averages out, where it is small, over
+# thousands of imagined steps: what PPO uses is the mean advantage. A bias, even a small one, is always the same, and is learned. Then comes a surprise: with 1 nine of ten were at 475, after
+# 6,144 steps (median; 3,072 to never), sooner than without any noise (12,288; 6,144 to 13,312; the probability is 0.83 [0.61, 1.00]). Not all keep it: seven end at 500, the others at 203, 262 and 289. So "the worse the model, the slower the agent" does not hold.
+# A guess: such noise throws imagined poles over within five steps, so that short rollouts show falls, as long ones do. But the ledger has hardly fewer imagined steps (90,802 against 91,085), so
 # few more rollouts ended early. To find out, corrupt only the changes or only the rewards, and repeat the noise with a horizon of 20, where falls are seen anyway.
 #
 # (c) On the new ones: the model as of step 2048 has a loss of 0.002 on the states that it has seen, and of 0.05 to 0.13 on those that came later, where a better policy went. That of step
 # 512 is bad everywhere (ten passes are too few), and worse still on what came last. The last one has seen all, and is good everywhere, at 0.00001: remembering the old states does the model
-# no harm, so there is nothing to forget for the model's sake. And yet smaller buffers are better
-# (five seeds): the first 475 come after 8,192 real steps (median) with the last 1,000 transitions (3,072 to 10,240) and with 5,000 (7,168 to 10,240), after 13,312 with 10,000 (10,240 to 13,312)
-# and with 50,000, which forgets nothing (10,240 to never, in one run). The smallest is not shown to be better than 5,000, but takes half of the computing of 10,000. In the end all are
-# at 500 or near it. A likely reason is the other thing that the buffer decides: in which states imagined rollouts *start*. From a large
+# no harm, so there is nothing to forget for the model's sake. And yet smaller buffers are sooner at 475
+# (ten seeds): after 6,144 real steps (median) with the last 1,000 transitions (3,072 to 10,240) and 8,192 with 5,000 (7,168 to 10,240), after 12,288 with 10,000 (6,144 to 13,312)
+# and 12,800 with 50,000, which forgets nothing (6,144 to never, in two runs). Against 10,000 the probabilities are 0.91 [0.74, 1.00] and 0.83 [0.61, 1.00]. The smallest is not shown to be sooner than 5,000, but takes half of the computing
+# of 10,000. In the end that lead is gone: all ten runs with 10,000 are at 500, six with 50,000, and with 1,000 and 5,000 one each has fallen, to 345 and 27. A likely reason for the lead is the other thing that the buffer decides: in which states imagined rollouts *start*. From a large
 # buffer many of them start in the falls of the first policies, where the present policy never is; from a small one they start where it is now. MBPO has the same choice to make.
-# (Another reason may be that fewer transitions mean fewer updates of the model: with 10,000, but one pass instead of ten, the regime 1/5 was at 475 after 8,192 steps, too.)
+# (Another reason may be that fewer transitions mean fewer updates of the model: with 10,000, but one pass instead of ten, the regime 1/5 was at 475 after 9,728 steps, which is not shown to be sooner.)
 #
 # (d) To the upright pole at rest. A model of such data alone knows little about falling poles, but falling is what the policy has to be warned of; the early
 # transitions hold that knowledge.
@@ -642,20 +644,21 @@ show_shipped("dyna-ppo-mpc", {"title": "Planning in the ensemble, trial by trial
 # and what will the policy still be good for? (c) Mean or worst member: what do your few episodes support?
 
 # %% [markdown] kind="written" id="explain-level-3" points=4
-# **Model answer.** (a) In our run 34 % of the steps pass at 0.01 in the second batch and 86 % at 0.05; from 3000 steps on nearly all pass. What is held back early is worse, by a factor of two to four, so
+# **Model answer.** (a) In our run 34 % of the steps pass at 0.01 in the second batch and 86 % at 0.05; from 3000 steps on nearly all pass. What is held back early is worse, by a factor of two to five, so
 # disagreement ranks the states rightly. But what passes is bad, too: its loss is 0.38 at 0.01 and 0.52 at 0.05. All members are wrong *together*, since all of them have had too few gradient steps. Disagreement does not see that.
-# So it is no surprise that the gate helps little: the five shipped seeds end at 500 with every gate as without one, and the strictest holds back but 3 % of the imagined steps. It holds them back early,
-# where they are missed: over the first 4096 steps a gate of 0.01 averages 129, against 205 without a gate and 172 to 244 with the others. Its first 475 come no later all the same (11,264 steps against
-# 10,240 to 13,312, medians, and all ranges lie in its own, 8,192 to 15,360). With 0.05 they come first, 10,240 (9,216 to 11,264) against 13,312 (10,240 to 13,312) without a gate: a hint, since it is the best of four.
-# And that one member does as well as ten: with 1, 3 and 5 all runs of the five shipped seeds end at 500, with 10 three of them (428 [193, 500]); the first 475 come after 12,288, 13,312, 13,312 and
+# So it is no surprise that the gate helps little: all ten shipped seeds end at 500 with every gate as without one, and the strictest holds back but 3 % of the imagined steps. It holds them back early,
+# where they are missed: over the first 4096 steps a gate of 0.01 averages 147, against 219 without a gate (which is ahead with a probability of 0.86 [0.66, 1.00]) and 210 to 221 with the others. All the same its first 475 are not shown to come later
+# (11,776 steps against 10,752 to 12,288, medians). In the first five seeds 0.05 was soonest, 10,240 against 13,312 without a gate, which looked like a hint; with ten it is 10,752 against 12,288, as with 0.1,
+# and nothing is shown (0.67 [0.41, 0.91]).
+# And one member is not shown to be worse than ten: with 1, 3, 5 and 10 members eight, nine, ten and eight of the ten runs end at 500; the first 475 come after 12,288, 12,288, 12,288 and
 # 11,264 steps (medians), in ranges that overlap. Ten members take twice the CPU seconds of one.
 #
 # (b) The planner: with the same model CEM earned 18 to 51 after 512 steps and 125 to 200 after 1024, Dyna-PPO's policy 32 to 38 and 49 to 69. It pays 9,000 imagined steps for each
-# real one, as long as it acts; the policy, once it is good, costs one small network. By 2048 steps eight of ten shipped runs of Dyna-PPO with this horizon had earned 475 in level 1.
+# real one, as long as it acts; the policy, once it is good, costs one small network. By 2048 steps eight of the ten longer runs of Dyna-PPO with a horizon of 20 had earned 475 in level 1.
 #
-# (c) Nothing: two episodes each, and mean and worst member lie together. Where the members hardly disagree, the two judges are one. The five shipped seeds of the whole loop say the same: after eight
-# trials, some 1,800 real steps, 281 [185, 334] for the mean and 299 [175, 398] for the worst member. Two of five
-# and three of five runs had a trial of 475 by then.
+# (c) Nothing: two episodes each, and mean and worst member lie together. Where the members hardly disagree, the two judges are one. Ten shipped seeds of the whole loop don't decide it: after eight
+# trials, some 1,800 real steps, the mean is at 328 [269, 369], the worst member at 260 [174, 353]; but four and seven of ten runs had
+# a trial of 475 by then. The two counts point in opposite directions, and neither is shown.
 #
 # **Rubric.** 2 points: (a) shares and losses from the student's own table (1), error that disagreement does not show, if there is any (1). 1 point: (b) data against
 # computing, with numbers. 1 point: (c) no more than a few episodes can hold.
@@ -664,10 +667,10 @@ show_shipped("dyna-ppo-mpc", {"title": "Planning in the ensemble, trial by trial
 # ## What to take along
 #
 # - Ask "compared to what?" An agent that imagines also takes more gradient steps. PPO with as many updates is the control, and rollouts of
-#   5 steps do not beat it.
+#   5 steps are no faster; they end ahead of it only with small batches.
 # - With rollouts of 20 steps CartPole was solved after 2000 to 3000 real steps, where the control with as many updates needed 7,700. CartPole's
 #   dynamics are easy; nothing here says that a model of a running cheetah can be trusted for 20 steps. (Next week: MBPO trusts it for one.)
-# - It costs: twenty to seventy times the computing of PPO for the same real steps. The ledger belongs to every claim.
+# - It costs: twenty to eighty times the computing of PPO for the same real steps. The ledger belongs to every claim.
 # - The policy moves the data. Test a model on the batch that comes *after* it.
 # - Disagreement finds the unknown, and says nothing about errors that all members share.
 #
