@@ -180,11 +180,21 @@ def test_long_settings_get_short_folders(tmp_path: Path) -> None:
 
 
 def test_commands_can_be_given_to_a_shell() -> None:
-    settings = {"variants": "a name: horizon=5,b; $HOME: horizon=6", "hidden_sizes": (64, 32), "noise": 0.1}
+    settings = {"variants": "a name: horizon=5; b & $HOME: horizon=6", "hidden_sizes": (64, 32), "noise": 0.1}
     words = shlex.split(command_line("q4", "smoke", "0..4", settings))
     options = make_parser().parse_args(words[1:])
     assert options.name == "q4" and options.seeds == [0, 1, 2, 3, 4]
     assert get_config("q4", "smoke", dict(options.settings)) == get_config("q4", "smoke", settings)
+
+
+@pytest.mark.parametrize(
+    "variants",
+    [("PPO, twice: horizon=5",), ("PPO, twice: horizon=5", "PPO: horizon=6"), ("PPO: horizon=6",), ()],
+)
+def test_a_command_keeps_variants_whose_names_have_commas(variants: tuple[str, ...]) -> None:
+    words = shlex.split(command_line("q4", "smoke", "", {"variants": variants}))
+    options = make_parser().parse_args(words[1:])
+    assert get_config("q4", "smoke", dict(options.settings)).variants == variants
 
 
 @pytest.mark.parametrize("overrides", [{"learning_rate": "1e30"}, {"learning_rate": "1e30", "variants": ""}])
@@ -263,7 +273,7 @@ def test_rows_need_the_same_columns() -> None:
         ({"horizon": "five"}, "field 'horizon' is 'five', expected a whole number"),
         ({"horizon": 2.5}, "field 'horizon' is 2.5, expected a whole number"),
         ({"horizon": True}, "field 'horizon' is True, expected a whole number"),
-        ({"hidden_sizes": "32,x"}, "expected values separated by commas, each a whole number"),
+        ({"hidden_sizes": "32,x"}, "expected values separated by commas or slashes, each a whole number"),
         ({"hidden_sizes": 32}, "field 'hidden_sizes' is 32"),
         ({"search": "luck"}, "field 'search' is 'luck', expected one of random shooting, CEM"),
         ({"plan_to_end": "maybe"}, "field 'plan_to_end' is 'maybe', expected true or false"),

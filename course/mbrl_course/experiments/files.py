@@ -45,8 +45,12 @@ def command_line(name: str, scale: str, seeds: str, overrides: Mapping[str, Any]
 
 
 def value_text(value: Any) -> str:
-    """A field's value as it stands behind `--set FIELD=`."""
-    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    """A field's value as it stands behind `--set FIELD=`; between texts with commas there are semicolons."""
+    if not isinstance(value, list | tuple):
+        return str(value)
+    if any("," in str(part) for part in value):
+        return "; ".join(map(str, value)) + (";" if len(value) == 1 else "")
+    return ",".join(map(str, value))
 
 
 def machine() -> dict[str, str]:
