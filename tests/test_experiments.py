@@ -397,6 +397,15 @@ def test_the_searches_and_the_precision_of_pets() -> None:
         run("pets-pendulum", [0], "smoke", {"variants": "", "ensemble_size": 3}, out=None, progress=False)
 
 
+def test_dyna_ppo_can_learn_when_episodes_end() -> None:
+    config = get_config("dyna-ppo-cartpole", "smoke", {"learn_termination": "yes"})
+    first, again = config.learned_end(0), config.learned_end(0)
+    assert torch.equal(first.logits(torch.ones(4)), again.logits(torch.ones(4)))
+    assert get_config("dyna-ppo-cartpole").learned_end(0) is None
+    _, without_model = variant_of(config, "PPO: use_model=false")
+    assert without_model.learned_end(0) is None
+
+
 def test_mbpo_can_be_compiled() -> None:
     config = get_config("mbpo-pendulum", "smoke", {"compile": "yes"})
     assert settings_of(MBPOConfig, config).compile and not get_config("mbpo-pendulum").compile

@@ -111,9 +111,8 @@ def parse(value: Any, kind: Any) -> Any:
         parts = value
         if isinstance(value, str):
             separator = "[,/]"
-            if str in get_args(
-                kind
-            ):  # of texts a slash may be a part, and a comma of those between semicolons
+            if str in get_args(kind):
+                # a slash may be a part of a text; a comma, too, where semicolons stand between them
                 separator = ";" if ";" in value else ","
             parts = [part.strip() for part in re.split(separator, value) if part.strip()]
         if not isinstance(parts, list | tuple):
