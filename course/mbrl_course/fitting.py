@@ -77,7 +77,7 @@ def with_supervised_noise(x: Tensor, share: float, generator: torch.Generator | 
         Noisy data, [N, D].
     """
     scale = share * x.abs().mean(dim=0).clamp(min=1e-6)  # [D]
-    return x + scale * torch.randn(x.shape, generator=generator)
+    return x + scale * torch.randn(x.shape, generator=generator).to(x.device)
 
 
 class EarlyStopping:

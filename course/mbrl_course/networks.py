@@ -106,7 +106,8 @@ class EnsembleMLP(nn.Module):
         kind = x.dtype
         if precision is not None:
             x = x.to(precision)
-        if not torch.is_grad_enabled() and x.shape[1] * weights[0].shape[-1] > LARGE_LAYER:
+        large = x.is_cpu and x.shape[1] * weights[0].shape[-1] > LARGE_LAYER
+        if large and not torch.is_grad_enabled():
             one_by_one = [
                 self._layers(x[e : e + 1], [w[e : e + 1] for w in weights], [b[e : e + 1] for b in biases])
                 for e in range(len(x))

@@ -39,7 +39,7 @@ def by_onednn(x: Tensor, fan_in: int, fan_out: int) -> bool:
     """
     if torch.compiler.is_compiling() or not ONEDNN_IS_FASTER:
         return False
-    return x.dtype == torch.float32 and x.shape[-2] * fan_in * fan_out >= WORTHWHILE
+    return x.is_cpu and x.dtype == torch.float32 and x.shape[-2] * fan_in * fan_out >= WORTHWHILE
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -64,6 +64,8 @@ def machine() -> dict[str, str]:
         processor += f" (family {about['cpu family']}, model {about['model']})"
     except (OSError, KeyError):
         pass  # not Linux, or a processor that does not say its name
+    if torch.cuda.is_initialized():
+        processor += f" with {torch.cuda.get_device_name()}"
     return {
         "machine": f"{processor}, {os.cpu_count()} cores, {platform.system()}",
         "threads": str(torch.get_num_threads()),

@@ -211,7 +211,7 @@ class Run:
         """Goes back to the last checkpoint on disk, if there is one."""
         path = self._file("checkpoint")
         if path.is_file():
-            content = torch.load(path, weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
             self.rows, self._unit, self._state = content["rows"], content["unit"], content["state"]
             self.generator.set_state(content["generator"])
             self._clock_start = _minus(_clocks(), content["clock"])

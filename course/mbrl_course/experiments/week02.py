@@ -44,6 +44,7 @@ class MPCConfig:
         plan_to_end: whether a plan counts nothing after the end of an episode. CS285 adds up all rewards of
             a plan; on the obstacles that is the better way, see the experiment early-end.
         precision: in which the model predicts, "float32" or "bfloat16".
+        device: where it learns and plans are scored, "cpu" or "cuda", a graphics processor.
     """
 
     task: str = "obstacles"
@@ -63,6 +64,7 @@ class MPCConfig:
     num_elites: int = 50
     plan_to_end: bool = False
     precision: Literal["float32", "bfloat16"] = "float32"
+    device: Literal["cpu", "cuda"] = "cpu"
 
     def __post_init__(self) -> None:
         """Refuses numbers that make no sense, with the field's name."""
@@ -181,13 +183,15 @@ def run_mpc(config: MPCConfig, run: Run, **labels: Any) -> tuple[DynamicsModel, 
     Returns:
         The model and its planner, as they are at the end.
     """
+    from mbrl_course.accelerator import AcceleratedModel, check_device
     from mbrl_course.buffers import Batch, concatenate
     from mbrl_course.mpc import on_policy_loop
 
     task = get_task(config.task)
     # initial weights have a generator of their own, since a resumed run must not draw from run.generator here
     model = make_model(task, config, torch.Generator().manual_seed(run.seed))
-    counted = CountingModel(model)
+    device = check_device(config.device)
+    counted = CountingModel(model) if device.type == "cpu" else AcceleratedModel(model, device)
     planner = make_planner(task, counted, config, run.generator)
     batches: list[Batch] = []
     losses = (float("nan"), float("nan"))
@@ -237,7 +241,7 @@ def run_mpc(config: MPCConfig, run: Run, **labels: Any) -> tuple[DynamicsModel, 
     def fit(data: Batch) -> Policy:
         nonlocal losses
         result = model.fit(
-            data,
+            Batch(*(column.to(device) for column in data)),
             num_steps=config.gradient_steps,
             noise=config.noise,
             generator=run.generator,

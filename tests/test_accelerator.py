@@ -1,0 +1,130 @@
+"""Plans that are scored on another device: the same scores, the same plans, never those of an older model."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch import Tensor
+
+from mbrl_course.accelerator import AcceleratedModel, check_device
+from mbrl_course.buffers import Batch
+from mbrl_course.cem import CEMConfig, CEMPlanner
+from mbrl_course.dynamics import DynamicsConfig, DynamicsModel
+from mbrl_course.envs import get_task
+from mbrl_course.evaluation import collect_random
+from mbrl_course.experiments.runner import Run
+from mbrl_course.experiments.week02 import MPCConfig, run_mpc
+from mbrl_course.mpc import RandomShootingConfig, RandomShootingPlanner, make_score_fn
+
+TASK = get_task("cheetah")
+SMALL = MPCConfig(
+    task="cheetah",
+    hidden_sizes=(32,),
+    ensemble_size=2,
+    num_sequences=50,
+    horizon=5,
+    gradient_steps=50,
+    initial_steps=500,
+    steps_per_iteration=200,
+)
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no graphics processor here")
+on_every_device = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_cuda)])
+
+
+def random_data(num_steps: int = 500) -> Batch:
+    return collect_random(TASK, num_steps, torch.Generator().manual_seed(0))[0]
+
+
+def make_model(precision: str = "float32") -> DynamicsModel:
+    """A model whose weights are those of every call."""
+    config = DynamicsConfig(ensemble_size=3, hidden_sizes=(32, 32), precision=precision)
+    generator = torch.Generator().manual_seed(1)
+    return DynamicsModel(21, 6, config, reward=TASK.reward, generator=generator)
+
+
+def sequences(count: int = 40) -> Tensor:
+    return torch.rand(count, 7, 6, generator=torch.Generator().manual_seed(2)) * 2 - 1
+
+
+@on_every_device
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_scores_are_those_of_the_model_in_the_cpus_memory(device: str, precision: str) -> None:
+    data, plain, moved = random_data(), make_model(precision), make_model(precision)
+    accelerated = AcceleratedModel(moved, device)
+    for _ in range(2):  # a fit in between makes new weights, buffers and rounded copies of them
+        for obs in data.obs[:3]:
+            expected = make_score_fn(plain, obs)(sequences())
+            scores = make_score_fn(accelerated, obs)(sequences())
+            assert scores.device.type == "cpu"
+            torch.testing.assert_close(scores, expected, rtol=0, atol=tolerance)
+        plain.fit(data, num_steps=20, generator=torch.Generator().manual_seed(3))
+        there = Batch(*(column.to(device) for column in data))
+        moved.fit(there, num_steps=20, generator=torch.Generator().manual_seed(3))
+        moved.load_state_dict(plain.state_dict())  # what twenty steps make of rounding errors is left out
+
+
+@on_every_device
+def test_other_shapes_and_other_aggregates_are_scored_as_such(device: str) -> None:
+    obs, plain = random_data().obs[0], make_model()
+    accelerated = AcceleratedModel(make_model(), device)
+
+    def worst(returns: Tensor) -> Tensor:
+        return returns.amin(dim=0)
+
+    for aggregate in (None, worst, None):
+        for count in (40, 10, 40):
+            expected = make_score_fn(plain, obs, aggregate)(sequences(count))
+            scores = make_score_fn(accelerated, obs, aggregate)(sequences(count))
+            torch.testing.assert_close(scores, expected, rtol=0, atol=1e-4)
+
+
+@on_every_device
+def test_planners_draw_the_same_sequences_and_find_the_same_plans(device: str) -> None:
+    obs = random_data().obs[0]
+    bounds = (TASK.action_low, TASK.action_high)
+    for kind, config in (
+        (RandomShootingPlanner, RandomShootingConfig(40, 7)),
+        (CEMPlanner, CEMConfig(40, 8, 3, 7)),
+    ):
+        plans = [
+            kind(model, *bounds, config, torch.Generator().manual_seed(4)).plan(obs)  # type: ignore[operator]
+            for model in (make_model(), AcceleratedModel(make_model(), device))
+        ]
+        torch.testing.assert_close(plans[1], plans[0], rtol=0, atol=1e-4)
+
+
+@on_every_device
+def test_steps_come_back_and_imagined_steps_are_counted(device: str) -> None:
+    data, plain = random_data(), make_model()
+    accelerated = AcceleratedModel(make_model(), device)
+    for got, expected in zip(
+        accelerated.step(data.obs[:9], data.action[:9]),
+        plain.step(data.obs[:9], data.action[:9]),
+        strict=True,
+    ):
+        torch.testing.assert_close(got, expected, rtol=0, atol=1e-4)
+    assert accelerated.calls == 9
+    make_score_fn(accelerated, data.obs[0])(sequences())
+    assert accelerated.calls == 9 + 3 * 40 * 7
+
+
+def test_a_device_that_there_is_not_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert check_device("cpu") == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=r"device is 'cuda', but .* here, expected 'cpu'"):
+        check_device("cuda")
+    with pytest.raises(ValueError, match="device is 'cuda'"):
+        run_mpc(dataclasses.replace(SMALL, device="cuda"), Run(0))
+
+
+@needs_cuda
+def test_the_on_policy_loop_learns_on_a_graphics_processor_what_it_learns_on_the_cpu() -> None:
+    runs = {device: Run(0) for device in ("cpu", "cuda")}
+    for device, run in runs.items():
+        run_mpc(dataclasses.replace(SMALL, device=device), run)
+    cpu, cuda = (run.rows for run in runs.values())
+    assert [row["model_calls"] for row in cpu] == [row["model_calls"] for row in cuda]
+    assert cpu[0]["eval_return"] == cuda[0]["eval_return"]  # the random policy's
+    assert cuda[1]["loss"] == pytest.approx(cpu[1]["loss"], rel=0.05)
