@@ -1,7 +1,7 @@
 """Scoring plans on a graphics processor (GPU).
 
-A plan in a large ensemble is products of thousands of rows, step after step: a GPU makes them in a fraction of
-the time. The search itself stays on the CPU, with its generator, so the same sequences are drawn wherever
+A plan in a large ensemble is products of thousands of rows, step after step: a GPU makes them in a fraction
+of the time. The search itself stays on the CPU, with its generator, so the same sequences are drawn wherever
 they are scored; only sequences go over, and scores come back. A rollout is some hundred small operations, and
 to launch them takes longer than to carry them out. So they are recorded once as a CUDA graph, and each plan
 replays them.
