@@ -10,7 +10,8 @@ horizon 30. The yardstick is this machine's own product of two float32 matrices 
 whatever else the machine does. Only the networks' matrix products count as arithmetic (2 FLOP for a
 multiplication and an addition); the rest is overhead, and lowers the share. Where oneDNN makes the products
 (`mbrl_course.products`), the share may exceed 1. Two settings are planned in bfloat16 too, whose products
-some processors make several times as fast: their share is that of the same float32 peak.
+some processors make several times as fast: their share is that of the same float32 peak. Where PyTorch finds
+a graphics processor, the half-cheetah's plans are scored there too.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import torch
 from tqdm import tqdm
 
 from mbrl_course import pets
+from mbrl_course.accelerator import AcceleratedModel
 from mbrl_course.cem import CEMConfig
 from mbrl_course.ensembles import EnsembleConfig, GaussianEnsemble
 from mbrl_course.envs import get_task
@@ -46,7 +48,7 @@ class Row:
 
     Attributes:
         task: the task whose model is planned in.
-        search: "random shooting", "CEM" or "PETS", with the number of iterations, and "bfloat16", if so.
+        search: "random shooting", "CEM" or "PETS", with the number of iterations, and "bfloat16" or "GPU".
         ms_per_plan: median milliseconds per plan.
         best_ms: the fastest plan.
         gflop_per_plan: 10^9 floating-point operations in the networks' matrix products.
@@ -90,13 +92,15 @@ def mpc_plan(config: MPCConfig) -> Plan:
     task = get_task(config.task)
     generator = torch.Generator().manual_seed(0)
     model = make_model(task, config, generator)
-    planner = make_planner(task, model, config, generator)
+    place = AcceleratedModel(model, config.device) if config.device == "cuda" else model
+    planner = make_planner(task, place, config, generator)
     obs = torch.zeros(task.obs_dim)
     iterations = config.cem_iterations if config.search == "CEM" else 1
     weights = sum(weight.numel() for weight in model.network.weights)  # of all members
     flop = 2.0 * weights * config.num_sequences * config.horizon * iterations
     search = f"CEM, {iterations} iterations" if config.search == "CEM" else config.search
-    return Plan(config.task, search + rounded(config.precision), lambda: planner.plan(obs), flop)
+    search += rounded(config.precision) + (", GPU" if config.device == "cuda" else "")
+    return Plan(config.task, search, lambda: planner.plan(obs), flop)
 
 
 def rounded(precision: str) -> str:
@@ -136,6 +140,8 @@ def all_plans(tiny: bool = False) -> list[Plan]:
     """All that is measured."""
     configs = settings(tiny)
     configs.insert(3, replace(configs[2], precision="bfloat16"))  # random shooting on the half-cheetah
+    if torch.cuda.is_available():
+        configs += [replace(config, device="cuda") for config in (configs[2], configs[4])]
     hidden_sizes, population_size, horizon = ((8, 8), 20, 2) if tiny else ((200,) * 4, 500, 30)
     precisions = ("float32", "bfloat16")
     in_pets = [pets_plan(hidden_sizes, population_size, horizon, precision) for precision in precisions]
