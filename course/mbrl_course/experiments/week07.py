@@ -330,9 +330,10 @@ _HOPPER = MBPORunConfig(
     eval_every=1000,
     start_steps=5000,
     updates_per_step=20,
+    target_entropy=-1 / 3,  # -1 for all three actions
     rollout_lengths=(1, 15),
     rollout_steps=(20_000, 100_000),
-    num_rollouts=25_000,
+    num_rollouts=100_000,
     model_hidden_sizes=(200,) * 4,
     variants=(*_SAC, "MBPO:"),
 )
@@ -405,6 +406,7 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
             "total_steps": 10_000,
             "start_steps": 1000,
             "updates_per_step": 5,
+            "target_entropy": -1.0,
             "rollout_steps": (2000, 10_000),
         },
         published="1000 at 40,000 steps, 3000 at 70,000; SAC needs several times more (Janner et al., 2019)",
