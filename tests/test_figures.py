@@ -135,6 +135,17 @@ def test_shipped_results_are_shown_in_one_call(capsys: pytest.CaptureFixture[str
     assert shown.startswith("Shipped with the course: pets-cartpole") and "CPU seconds" in shown
 
 
+def test_results_of_another_scale_are_shown_where_they_are_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    header = {"seeds": "0..2", "minutes": "1", "machine": "a"}
+    write_csv(tmp_path / f"{NAME}-full.csv", trials(3, 500, 40.0), header)
+    for scale, seeds in (("full", 3), ("laptop", 5)):
+        show_shipped(NAME, {"title": scale}, scale=scale)
+        assert plt.gcf().axes[0].get_ylabel() == f"return, IQM over {seeds} seeds"
+        assert capsys.readouterr().out.startswith(f"Shipped with the course: {NAME}, {scale}, seeds 0..")
+
+
 def test_each_picture_can_show_its_own_part() -> None:
     parts = [{"title": name, "where": f"variant == '{name}'"} for name in "AB"]
     show_shipped(NAME, *parts, ylim=(-1, 200))

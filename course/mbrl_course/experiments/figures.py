@@ -174,7 +174,11 @@ def ledger_table(
 
 @styled
 def show_shipped(
-    name: str, *panels: dict[str, Any], ylim: tuple[float, float] | None = None, where: str = ""
+    name: str,
+    *panels: dict[str, Any],
+    ylim: tuple[float, float] | None = None,
+    where: str = "",
+    scale: str = "laptop",
 ) -> None:
     """Shows learning curves and ledger of the results that ship; the command that makes them, where none do.
 
@@ -185,9 +189,10 @@ def show_shipped(
         panels: of each picture, what `plot_results` is given, `title` and `x`, say.
         ylim: vertical range, the same in all pictures; by default one that shows everything.
         where: uses only the rows of which this is true, as in `plot_results`.
+        scale: of the results; those of the full one, where there are none.
     """
-    print(shipped_note(name))
-    rows = shipped(name)
+    print(shipped_note(name, scale))
+    rows = shipped(name, scale)
     if rows is None:
         return
     by, parts = layout_of(rows).by, [panel.get("where", where) for panel in panels]
@@ -197,7 +202,7 @@ def show_shipped(
     )
     axes = new_axes(columns=len(panels), width=6.2, height=4.2)
     for ax, panel in zip(axes, panels, strict=True):
-        plot_results(name, ax=ax, **{"where": where, "colors": colors, **panel})
+        plot_results(name, scale=scale, ax=ax, **{"where": where, "colors": colors, **panel})
     labels = [ax.get_legend_handles_labels()[1] for ax in axes]
     styles = [(panel.get("colors"), panel.get("baseline")) for panel in panels]
     shared = len(panels) > 1 and all(
@@ -216,7 +221,7 @@ def show_shipped(
     for ax in axes:
         ax.set_ylim(ylim or (min(lowest), max(highest)))
     plt.show()
-    display(ledger_table(name, where=where))
+    display(ledger_table(name, scale=scale, where=where))
 
 
 def show_pareto(name: str, scale: str = "laptop") -> None:
