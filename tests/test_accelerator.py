@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 
+from mbrl_course import accelerator
 from mbrl_course.accelerator import AcceleratedModel, check_device
 from mbrl_course.buffers import Batch
 from mbrl_course.cem import CEMConfig, CEMPlanner
@@ -15,7 +17,7 @@ from mbrl_course.dynamics import DynamicsConfig, DynamicsModel
 from mbrl_course.envs import get_task
 from mbrl_course.evaluation import collect_random
 from mbrl_course.experiments.runner import Run
-from mbrl_course.experiments.week02 import MPCConfig, run_mpc
+from mbrl_course.experiments.week02 import MPCConfig, MPCVariantsConfig, run_mpc, run_mpc_variants
 from mbrl_course.mpc import RandomShootingConfig, RandomShootingPlanner, make_score_fn
 
 TASK = get_task("cheetah")
@@ -28,6 +30,7 @@ SMALL = MPCConfig(
     gradient_steps=50,
     initial_steps=500,
     steps_per_iteration=200,
+    num_iterations=2,
 )
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no graphics processor here")
 on_every_device = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_cuda)])
@@ -66,6 +69,9 @@ def test_scores_are_those_of_the_model_in_the_cpus_memory(device: str, precision
         plain.fit(data, num_steps=20, generator=torch.Generator().manual_seed(3))
         there = Batch(*(column.to(device) for column in data))
         moved.fit(there, num_steps=20, generator=torch.Generator().manual_seed(3))
+        newest = make_score_fn(moved, data.obs[0].to(device))(sequences().to(device)).cpu()
+        difference = (make_score_fn(accelerated, data.obs[0])(sequences()) - newest).abs()
+        assert difference.median() < 0.05, "scores of the weights before the fit"
         moved.load_state_dict(plain.state_dict())  # what twenty steps make of rounding errors is left out
 
 
@@ -114,8 +120,81 @@ def test_steps_come_back_and_imagined_steps_are_counted(device: str) -> None:
     assert accelerated.calls == 9 + 3 * 40 * 7
 
 
+@on_every_device
+def test_a_model_that_has_predicted_in_bfloat16_forgets_its_rounded_weights(device: str) -> None:
+    data, model = random_data(), make_model("bfloat16")
+    expected = make_score_fn(model, data.obs[0])(sequences())
+    scores = make_score_fn(AcceleratedModel(model, device), data.obs[0])(sequences())
+    assert (scores - expected).abs().median() < 0.05
+
+
+@needs_cuda
+def test_scores_do_not_depend_on_the_mode_of_the_first_plan_and_callers_keep_their_tensors() -> None:
+    obs, accelerated = random_data().obs[:2].cuda(), AcceleratedModel(make_model(), "cuda")
+    before, there = obs.clone(), sequences().cuda()
+    with torch.inference_mode():
+        first = accelerated.score_fn(obs[0])(there)
+    second = accelerated.score_fn(obs[1])(sequences() + 1)
+    assert first.device.type == "cuda" and second.device.type == "cpu"
+    assert torch.equal(obs, before) and torch.equal(there.cpu(), sequences())
+
+
+def test_what_is_captured_is_captured_again_when_anything_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which graph is replayed when, without a GPU: the graphs are stand-ins."""
+
+    class Graph:
+        def __init__(self, *of: object) -> None:
+            made.append(self)
+
+        def __call__(self, obs: Tensor, action_sequences: Tensor) -> Tensor:
+            used.append(self)
+            return torch.zeros(len(action_sequences))
+
+    def worst(returns: Tensor) -> Tensor:
+        return returns.amin(dim=0)
+
+    made: list[Graph] = []
+    used: list[Graph] = []
+    monkeypatch.setattr(accelerator, "_CapturedScores", Graph)
+    data, model = random_data(), make_model()
+    accelerated = AcceleratedModel(model, "cpu")
+    accelerated._stream = object()  # type: ignore[assignment]
+
+    def plan(count: int = 40, aggregate: Callable[[Tensor], Tensor] | None = None) -> Graph:
+        accelerated.score_fn(data.obs[0], aggregate)(sequences(count))
+        return used[-1]
+
+    first = plan()
+    assert plan() is first and plan(10) is not first and plan(40, worst) is not first and plan() is first
+    for change in (
+        lambda: model.fit(data, num_steps=1),
+        lambda: model.fit(data, num_steps=0),
+        lambda: model.load_state_dict(make_model().state_dict()),
+        lambda: setattr(model, "reward", lambda *transition: transition[2][..., 0]),
+    ):
+        change()
+        assert plan() is not first
+        first = plan()
+    for count in range(1, 2 * accelerator.MOST_CAPTURED):
+        plan(count)
+    assert len(accelerated._captured) == accelerator.MOST_CAPTURED
+
+
+def test_a_variant_on_a_device_that_there_is_not_is_refused_before_any_has_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    plain = {field.name: getattr(SMALL, field.name) for field in dataclasses.fields(SMALL)}
+    config, run = MPCVariantsConfig(**plain, variants=("as set:", "there: device=cuda")), Run(0)
+    with pytest.raises(ValueError, match="device is 'cuda'"):
+        run_mpc_variants(config, run)
+    assert run.rows == []
+
+
 def test_a_device_that_there_is_not_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert check_device("cpu") == torch.device("cpu")
+    with pytest.raises(ValueError, match="device is 'gpu', expected 'cpu' or 'cuda'"):
+        check_device("gpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match=r"device is 'cuda', but .* here, expected 'cpu'"):
         check_device("cuda")

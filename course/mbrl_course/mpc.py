@@ -112,7 +112,8 @@ def make_score_fn(
     """The function that planners maximise: the return of action sequences from one state.
 
     Args:
-        model: a learned model, or a task with known dynamics.
+        model: a learned model, or a task with known dynamics; one that has a `score_fn(obs, aggregate)` of
+            its own makes the function itself (`mbrl_course.accelerator`).
         obs: the state to start from, [D].
         aggregate: turns the returns in each member [E, N] into one score [N]; their mean by default.
 
@@ -124,7 +125,7 @@ def make_score_fn(
     """
     if obs.dim() != 1:
         raise ValueError(f"obs has shape {list(obs.shape)}, expected the one state to plan from, [D]")
-    if hasattr(model, "score_fn"):  # it has a way of its own, on a graphics processor say
+    if hasattr(model, "score_fn"):  # on a GPU, say
         return model.score_fn(obs, aggregate)
 
     @torch.inference_mode()

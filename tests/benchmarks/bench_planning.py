@@ -11,7 +11,7 @@ whatever else the machine does. Only the networks' matrix products count as arit
 multiplication and an addition); the rest is overhead, and lowers the share. Where oneDNN makes the products
 (`mbrl_course.products`), the share may exceed 1. Two settings are planned in bfloat16 too, whose products
 some processors make several times as fast: their share is that of the same float32 peak. Where PyTorch finds
-a graphics processor, the half-cheetah's plans are scored there too.
+a GPU, the half-cheetah's plans are scored there too: their share is that of the CPU's peak.
 """
 
 from __future__ import annotations
@@ -92,8 +92,8 @@ def mpc_plan(config: MPCConfig) -> Plan:
     task = get_task(config.task)
     generator = torch.Generator().manual_seed(0)
     model = make_model(task, config, generator)
-    place = AcceleratedModel(model, config.device) if config.device == "cuda" else model
-    planner = make_planner(task, place, config, generator)
+    planned_in = AcceleratedModel(model, config.device) if config.device == "cuda" else model
+    planner = make_planner(task, planned_in, config, generator)
     obs = torch.zeros(task.obs_dim)
     iterations = config.cem_iterations if config.search == "CEM" else 1
     weights = sum(weight.numel() for weight in model.network.weights)  # of all members
@@ -195,6 +195,11 @@ def measure(plans: Sequence[Plan], repeats: int, size: int = 2048, progress: boo
     return rows
 
 
+def about() -> dict[str, str]:
+    """The machine, with its GPU where plans are scored there."""
+    return machine("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def save(rows: Sequence[Row], path: Path) -> None:
     """Writes the rows as CSV, or with the machine's description as JSON, as the ending of `path` says."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -202,7 +207,7 @@ def save(rows: Sequence[Row], path: Path) -> None:
     if path.suffix == ".csv":
         table.to_csv(path, index=False, float_format="%.6g")
     else:
-        path.write_text(json.dumps({**machine(), "plans": table.to_dict("records")}, indent=2) + "\n")
+        path.write_text(json.dumps({**about(), "plans": table.to_dict("records")}, indent=2) + "\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -226,12 +231,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.threads is not None:
             torch.set_num_threads(options.threads)
         rows = measure(all_plans(options.tiny), options.repeats, size=64 if options.tiny else 2048)
-        about = machine()
+        made_on = about()
         if options.out is not None:
             save(rows, options.out)
     finally:
         torch.set_num_threads(before)
-    print(f"{about['machine']}, {about['threads']} threads; peak {rows[0].peak_gflops:.1f} GFLOP/s")
+    print(f"{made_on['machine']}, {made_on['threads']} threads; peak {rows[0].peak_gflops:.1f} GFLOP/s")
     print(f"{'task':<12}{'search':<28}{'ms/plan':>9}{'best':>9}{'GFLOP':>9}{'GFLOP/s':>9}{'of peak':>9}")
     for row in rows:
         print(

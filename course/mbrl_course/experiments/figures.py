@@ -189,7 +189,7 @@ def show_shipped(
         panels: of each picture, what `plot_results` is given, `title` and `x`, say.
         ylim: vertical range, the same in all pictures; by default one that shows everything.
         where: uses only the rows of which this is true, as in `plot_results`.
-        scale: of the results; those of the full one, where there are none.
+        scale: of the results, "laptop" or "full"; where there are none, those of the full one.
     """
     print(shipped_note(name, scale))
     rows = shipped(name, scale)

@@ -53,8 +53,11 @@ def value_text(value: Any) -> str:
     return ",".join(map(str, value))
 
 
-def machine() -> dict[str, str]:
-    """What the results were made on: processor, threads and versions, for the comment lines of a file."""
+def machine(device: str = "cpu") -> dict[str, str]:
+    """What the results were made on: processor, threads and versions, for the comment lines of a file.
+
+    With the GPU, where `device` is "cuda".
+    """
     processor = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -64,7 +67,7 @@ def machine() -> dict[str, str]:
         processor += f" (family {about['cpu family']}, model {about['model']})"
     except (OSError, KeyError):
         pass  # not Linux, or a processor that does not say its name
-    if torch.cuda.is_initialized():
+    if device == "cuda":
         processor += f" with {torch.cuda.get_device_name()}"
     return {
         "machine": f"{processor}, {os.cpu_count()} cores, {platform.system()}",

@@ -337,7 +337,7 @@ def _run_seed(
         "command": command_line(experiment.name, scale, str(seed), overrides),
         "minutes": f"{run.seconds / 60:.2f}",
         "cpu_minutes": f"{run._clock[1] / 60:.2f}",
-        **machine(),
+        **machine(getattr(config, "device", "cpu")),
         "config": json.dumps(plain),
     }
     run._finish(header)

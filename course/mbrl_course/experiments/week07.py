@@ -334,6 +334,7 @@ _HOPPER = MBPORunConfig(
     rollout_lengths=(1, 15),
     rollout_steps=(20_000, 100_000),
     num_rollouts=100_000,
+    buffer_capacity=125_000,
     model_hidden_sizes=(200,) * 4,
     variants=(*_SAC, "MBPO:"),
 )
@@ -407,6 +408,7 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
             "start_steps": 1000,
             "updates_per_step": 5,
             "target_entropy": -1.0,
+            "buffer_capacity": 100_000,
             "rollout_steps": (2000, 10_000),
         },
         published="1000 at 40,000 steps, 3000 at 70,000; SAC needs several times more (Janner et al., 2019)",
