@@ -289,13 +289,14 @@ ledger_table("q3-obstacles", loop, SCALE)
 # know whether a model is good enough to plan in?
 
 # %% [markdown] kind="written" id="loop" points=3
-# **Model answer.** (a) Nearly all: from about -165 to around -40. The later ones gain some fifteen points, and a single seed can go
-# up and down by as much, since an iteration has only a dozen or two episodes. What is left to learn are the walls, and that takes
-# gradient steps: with 500 in each iteration five seeds end at -21 to -26, at the published -25 to -20 and not far from the planner's
-# return in the true dynamics. With 20, as in CS285's own setting, five seeds of the same size end at -22 to -44 (three at full
-# scale, which are shown too, at -28 to -34), and with 100 at -26 to -37 (`mbrl-course run q3-obstacles --set gradient_steps=20`). (b) Hardly:
-# the return jumps by 130 in the first iteration, while the hold-out loss falls slowly over all six (from 0.06 to 0.04), and at times rises where
-# the return does, too. With 20 gradient steps it even grows after the second iteration, from 0.08 to 0.16 at full scale. The hold-out set is drawn from all data so far, and these
+# **Model answer.** (a) Nearly all: from about -165 to around -40. In the second iteration two seeds in five gain twelve and twenty points and
+# three lose up to 35, since an iteration has only a dozen episodes; from the third on all are between -16 and -22. What is left to learn
+# are the walls, and that takes gradient steps: with 500 in each iteration five seeds end at -17 to -19, better than the published -25 to
+# -20 and at the planner's return in the true dynamics. With 20, as in CS285's own setting, five seeds of the same size end at -36 to -58
+# (three at full scale, which are shown too, at -28 to -34), and with 100 at -21 to -42 (`mbrl-course run q3-obstacles --set
+# gradient_steps=20`). (b) Hardly: the return jumps by 130 in the first iteration and then by 20 in the third, while the hold-out loss
+# falls slowly over all six (from 0.06 to 0.04). In the second it rises in two of the five seeds and falls in three, in one of which the return falls, too.
+# With 20 gradient steps it even grows after the second iteration, from 0.08 to 0.15 at full scale. The hold-out set is drawn from all data so far, and these
 # change: the planner goes where walls are, and such transitions are harder to predict than a random walk in free space. Losses of
 # different iterations are measured on different data. And the loss weighs all dimensions and places alike, the planner does not. (c)
 # The error on the states and actions that the planner visits, over several steps (E_k along its plans), or a fixed test set with
@@ -317,12 +318,14 @@ ledger_table("q3-obstacles", loop, SCALE)
 show_pareto("pareto-obstacles")
 
 # %% [markdown]
-# The horizon decides, and shorter is better: with plans of five steps all three seeds end at -19 to -20 for two thirds of the
-# computing of `200 sequences`, and first earn -25 after 30 to 34 s; with twenty steps none of them does. A longer plan is a guess in more
-# dimensions with the same number of guesses, and the model's errors add up along it. A single member costs little more than a third and earns about
-# as much (-25 against -24). 500 sequences earn two points more for 1.7 times the price. Cheap and not enough are 50 sequences and 100
-# gradient steps; with small networks and with CEM's 120 sequences per plan it depends on the seed (-18 to -38). Three seeds
-# support the large differences, and no others.
+# The horizon decides, and shorter is better: with plans of twenty steps the three seeds end at -33 to -36, with ten, as in CS285, at -23
+# to -25, with five at -19 to -20, and with three at -17 to -18 for four fifths of the computing. A longer plan is a guess in more
+# dimensions with the same number of guesses, and the model's errors add up along it. A single member costs a third and earns as
+# much (-19 to -20). With small networks, too, the whole run takes 10 s instead of 80, earns hardly less (-20 to -21), and first earns -25 after
+# 5 to 7 s instead of 39 to 42; small networks with three members depend on the seed (-20 to -35), and why is not shown here. 500
+# sequences earn no more than 200. Cheap and not enough are 100 gradient steps, and 50 sequences lose three to five points. CEM's 120 sequences
+# per plan are worst (-29 to -57). A likely reason, not tested here: CEM hands back a mean, and between a way to the left of a wall and one
+# to its right lies the wall. Three seeds support the large differences, and no others.
 
 # %% [markdown]
 # ## 4. CartPole with growing data
