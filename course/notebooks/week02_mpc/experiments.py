@@ -292,7 +292,7 @@ ledger_table("q3-obstacles", loop, SCALE)
 # **Model answer.** (a) Nearly all: from about -165 to around -40. In the second iteration two seeds in five gain twelve and twenty points and
 # three lose up to 35, since an iteration has only a dozen episodes; from the third on all are between -16 and -22. What is left to learn
 # are the walls, and that takes gradient steps: with 500 in each iteration five seeds end at -17 to -19, better than the published -25 to
-# -20 and at the planner's return in the true dynamics. With 20, as in CS285's own setting, five seeds of the same size end at -36 to -58
+# -20, and than the dashed line of the true dynamics: the planner of part 1 looks ten steps ahead, this one five (more of that below). With 20, as in CS285's own setting, five seeds of the same size end at -36 to -58
 # (three at full scale, which are shown too, at -28 to -34), and with 100 at -21 to -42 (`mbrl-course run q3-obstacles --set
 # gradient_steps=20`). (b) Hardly: the return jumps by 130 in the first iteration and then by 20 in the third, while the hold-out loss
 # falls slowly over all six (from 0.06 to 0.04). In the second it rises in two of the five seeds and falls in three, in one of which the return falls, too.
