@@ -18,7 +18,7 @@ from mbrl_course.envs import get_task
 from mbrl_course.evaluation import collect_random
 from mbrl_course.experiments.runner import Run
 from mbrl_course.experiments.week02 import MPCConfig, MPCVariantsConfig, run_mpc, run_mpc_variants
-from mbrl_course.mpc import RandomShootingConfig, RandomShootingPlanner, make_score_fn
+from mbrl_course.mpc import Model, Planner, RandomShootingConfig, RandomShootingPlanner, make_score_fn
 
 TASK = get_task("cheetah")
 SMALL = MPCConfig(
@@ -94,12 +94,15 @@ def test_other_shapes_and_other_aggregates_are_scored_as_such(device: str) -> No
 def test_planners_draw_the_same_sequences_and_find_the_same_plans(device: str) -> None:
     obs = random_data().obs[0]
     bounds = (TASK.action_low, TASK.action_high)
-    for kind, config in (
-        (RandomShootingPlanner, RandomShootingConfig(40, 7)),
-        (CEMPlanner, CEMConfig(40, 8, 3, 7)),
-    ):
+    makers: tuple[Callable[[Model, torch.Generator], Planner], ...] = (
+        lambda model, generator: RandomShootingPlanner(
+            model, *bounds, RandomShootingConfig(40, 7), generator
+        ),
+        lambda model, generator: CEMPlanner(model, *bounds, CEMConfig(40, 8, 3, 7), generator),
+    )
+    for make_planner in makers:
         plans = [
-            kind(model, *bounds, config, torch.Generator().manual_seed(4)).plan(obs)  # type: ignore[operator]
+            make_planner(model, torch.Generator().manual_seed(4)).plan(obs)
             for model in (make_model(), AcceleratedModel(make_model(), device))
         ]
         torch.testing.assert_close(plans[1], plans[0], rtol=0, atol=1e-4)
@@ -213,10 +216,10 @@ def test_a_model_that_has_learned_before_learns_on(device: str) -> None:
 
 @needs_cuda
 def test_the_on_policy_loop_learns_on_a_graphics_processor_what_it_learns_on_the_cpu() -> None:
-    runs = {device: Run(0) for device in ("cpu", "cuda")}
-    for device, run in runs.items():
-        run_mpc(dataclasses.replace(SMALL, device=device), run)
-    cpu, cuda = (run.rows for run in runs.values())
+    runs = [Run(0), Run(0)]
+    run_mpc(SMALL, runs[0])
+    run_mpc(dataclasses.replace(SMALL, device="cuda"), runs[1])
+    cpu, cuda = (run.rows for run in runs)
     assert [row["model_calls"] for row in cpu] == [row["model_calls"] for row in cuda]
     assert cpu[0]["eval_return"] == cuda[0]["eval_return"]  # the random policy's
     assert cuda[1]["loss"] == pytest.approx(cpu[1]["loss"], rel=0.05)
