@@ -32,7 +32,7 @@ SMALL = MPCConfig(
     steps_per_iteration=200,
     num_iterations=2,
 )
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no graphics processor here")
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
 on_every_device = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_cuda)])
 
 
@@ -147,7 +147,7 @@ def test_what_is_captured_is_captured_again_when_anything_changes(monkeypatch: p
 
     class Graph:
         def __init__(self, *of: object) -> None:
-            made.append(self)
+            pass
 
         def __call__(self, obs: Tensor, action_sequences: Tensor) -> Tensor:
             used.append(self)
@@ -156,7 +156,6 @@ def test_what_is_captured_is_captured_again_when_anything_changes(monkeypatch: p
     def worst(returns: Tensor) -> Tensor:
         return returns.amin(dim=0)
 
-    made: list[Graph] = []
     used: list[Graph] = []
     monkeypatch.setattr(accelerator, "_CapturedScores", Graph)
     data, model = random_data(), make_model()
@@ -215,7 +214,7 @@ def test_a_model_that_has_learned_before_learns_on(device: str) -> None:
 
 
 @needs_cuda
-def test_the_on_policy_loop_learns_on_a_graphics_processor_what_it_learns_on_the_cpu() -> None:
+def test_the_on_policy_loop_learns_on_a_gpu_what_it_learns_on_the_cpu() -> None:
     runs = [Run(0), Run(0)]
     run_mpc(SMALL, runs[0])
     run_mpc(dataclasses.replace(SMALL, device="cuda"), runs[1])

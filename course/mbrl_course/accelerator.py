@@ -34,9 +34,7 @@ def check_device(device: str) -> torch.device:
     if device not in ("cpu", "cuda"):
         raise ValueError(f"device is {device!r}, expected 'cpu' or 'cuda'")
     if device == "cuda" and not torch.cuda.is_available():
-        cause = (
-            "PyTorch finds no such graphics processor" if torch.version.cuda else "this PyTorch has no CUDA"
-        )
+        cause = "PyTorch finds no GPU" if torch.version.cuda else "this PyTorch has no CUDA"
         raise ValueError(f"device is {device!r}, but {cause} here, expected 'cpu'")
     return torch.device(device)
 
