@@ -108,6 +108,8 @@ def test_bad_questions_are_refused_by_name() -> None:
         ("clinic-pets", "shaping", "clever", "field 'shaping' is 'clever', expected one of none, naive"),
         ("clinic-pets", "init_gain", "much", "field 'init_gain' is 'much', expected a number or none"),
         ("clinic-mbpo", "variants", "x: exploration_noise=loud", "field 'exploration_noise' is 'loud'"),
+        ("clinic-pets", "shaping_scale", "nan", "shaping_scale is nan, expected a finite number"),
+        ("clinic-mbpo", "task", "InvertedPendulum-v5", "task is 'InvertedPendulum-v5' and shaping 'naive'"),
         ("final-comparison", "agents", "PPO,A3C", "agents holds 'A3C', expected some of random shooting"),
         ("final-comparison", "on_policy_steps", "0", "on_policy_steps is 0, expected at least 1"),
     ],

@@ -104,6 +104,18 @@ def test_bootstrap_leaves_out_about_a_share_of_one_over_e():
         assert abs(member.unique().numel() / 2000 - (1 - 1 / math.e)) < 0.03
 
 
+@pytest.mark.parametrize("bootstrap", [False, True])
+def test_members_differ_by_their_bootstraps_and_share_the_data_without(bootstrap):
+    config = small(bootstrap=bootstrap, holdout_fraction=0.0, batch_size=200)
+    model = GaussianEnsemble(2, 2, config, generator=generator(7))
+    with torch.no_grad():  # all members begin with the same weights
+        for weights in (*model.network.weights, *model.network.biases):
+            weights.copy_(weights[:1].expand_as(weights))
+    model.fit(linear_batch(200, noise=0.3), max_epochs=5, generator=generator(8))
+    spread = model.network.weights[0].std(dim=0).max()
+    assert spread > 1e-3 if bootstrap else spread < 1e-5
+
+
 def test_elites_are_the_best_and_nan_is_last():
     losses = torch.tensor([0.3, float("nan"), 0.1, 0.2, 5.0])
     assert choose_elites(losses, 3).tolist() == [2, 3, 0]

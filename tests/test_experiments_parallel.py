@@ -8,6 +8,7 @@ import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -17,7 +18,16 @@ from pandas.testing import assert_frame_equal
 from mbrl_course import experiments
 from mbrl_course.cli import main, make_parser
 from mbrl_course.commands import OK, USAGE
-from mbrl_course.experiments import ConfigError, JobError, parallel, run, shipping, sweep, tables
+from mbrl_course.experiments import (
+    ConfigError,
+    JobError,
+    StaleResultsError,
+    parallel,
+    run,
+    shipping,
+    sweep,
+    tables,
+)
 from mbrl_course.experiments.files import read_csv, read_header, write_csv
 from mbrl_course.experiments.parallel import Job, run_in_processes, run_job_apart, run_on_cluster
 from mbrl_course.experiments.tables import (
@@ -62,7 +72,74 @@ def test_bad_requests_are_refused_before_anything_runs(tmp_path):
         sweep("warm-start", {"horizon": [2]}, scale="smoke", out=tmp_path, jobs=0)
     with pytest.raises(ConfigError, match="field 'horizon' is 'x', expected a whole number"):
         sweep("warm-start", {"horizon": ["3", "x"]}, scale="smoke", out=tmp_path)
+    with pytest.raises(ConfigError, match=r"tau is 2\.0, expected"):  # a field of the agent's
+        sweep("mbpo-pendulum", {"tau": ["0.01", "2"]}, scale="smoke", out=tmp_path)
+    with pytest.raises(ConfigError, match=r"tau is 2\.0, expected"):
+        run("mbpo-pendulum", [0], "smoke", {"tau": "2"}, tmp_path, jobs=2)
+    with pytest.raises(ConfigError, match="field 'horizon' is set, and has values to try"):
+        sweep("warm-start", {"horizon": ["3"]}, [0], "smoke", {"horizon": "4"}, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_field_may_be_named_once(tmp_path, capsys):
+    where = ["--scale", "smoke", "--out", str(tmp_path)]
+    for command in (
+        ["run", "warm-start", "--set", "horizon=2", "--set", "horizon=3"],
+        ["sweep", "warm-start", "horizon=2", "horizon=3"],
+        ["tune", "warm-start", "population_size=5,6", "--set", "horizon=2", "--set", "horizon=3"],
+    ):
+        assert main([*command, *where]) == USAGE
+        assert "field 'horizon' is given twice, expected once" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_finished_needs_no_process(tmp_path, monkeypatch):
+    """Of three seeds one is finished; a cluster whose workers have another disk gets the others."""
+    started = []
+
+    class Future:
+        def __init__(self, job):
+            started.append((job.seed, job.fresh))
+            folder = parallel.Path(job.out) / "warm-start" / results.name
+            self.result = lambda: (str(folder / f"seed_{job.seed}.csv"), texts[job.seed])
+
+        def exception(self):
+            return None
+
+    class Client:
+        loop = None
+
+        def __init__(self, address, **options):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            pass
+
+        def submit(self, function, job, pure):
+            return Future(job)
+
+    expected = quick(seeds=(0, 1, 2), out=tmp_path / "workers")
+    results = next(tmp_path.glob("workers/warm-start/*"))
+    texts = {seed: (results / f"seed_{seed}.csv").read_text(encoding="utf-8") for seed in range(3)}
+    cluster = SimpleNamespace(Client=Client, as_completed=lambda futures, loop: futures)
+    monkeypatch.setitem(sys.modules, "distributed", cluster)
+    quick(seeds=(1,), out=tmp_path / "own")
+    found = quick(seeds=(0, 1, 2), out=tmp_path / "own", scheduler="tcp://127.0.0.1:1")
+    assert started == [(0, False), (2, False)]
+    assert_frame_equal(found, expected)
+    # afresh, what comes from the cluster takes the place of what is there
+    own = tmp_path / "own" / "warm-start" / results.name / "seed_1.csv"
+    texts[1] = re.sub(r"# minutes: .*", "# minutes: 77", texts[1])
+    quick(seeds=(1,), out=tmp_path / "own", scheduler="tcp://127.0.0.1:1", fresh=True)
+    assert started[2:] == [(1, True)] and read_header(own)["minutes"] == "77"
+    # what is out of date is refused before anything is computed
+    own.write_text(own.read_text(encoding="utf-8").replace('"horizon": 3', '"horizon": 4'), encoding="utf-8")
+    with pytest.raises(StaleResultsError, match="horizon 4, now 3"):
+        quick(seeds=(1, 2, 3), out=tmp_path / "own", scheduler="tcp://127.0.0.1:1")
+    assert len(started) == 3
 
 
 @pytest.mark.slow

@@ -34,7 +34,10 @@ def test_members_one_after_another_give_what_all_at_once_give(
         monkeypatch.setattr(networks, "LARGE_LAYER", 10)
         one_by_one = network(x, members, precision)
     torch.testing.assert_close(
-        one_by_one, at_once, rtol=1e-2 if precision != torch.float32 else 1e-5, atol=1e-3
+        one_by_one,
+        at_once,
+        rtol=1e-5 if precision is None else 1e-2,
+        atol=1e-6 if precision is None else 1e-3,
     )
     if members is not None:
         alone = network(x[1:2], members[1:2])

@@ -230,6 +230,8 @@ def test_bad_configurations_are_refused_by_name():
             PETSConfig(robust="variance", **lonely)
     with pytest.raises(ValueError, match="num_trials"):
         PETSConfig(num_trials=0)
+    with pytest.raises(ValueError, match="penalty is nan, expected 0 or more"):
+        PETSConfig(robust="variance", penalty=float("nan"))
     with pytest.raises(ValueError, match="num_particles is 5, expected a multiple of the 2 elites"):
         ParticleModel(toy_ensemble(), "ts_inf", 5)
     with pytest.raises(ValueError, match="num_particles is 5, expected a multiple of the 2 elites"):

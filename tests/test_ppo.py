@@ -135,6 +135,14 @@ def test_a_checkpoint_resumes_to_identical_weights(env_id, tmp_path):
     assert whole.episode_returns == second.episode_returns
 
 
+@pytest.mark.parametrize("anneal", [True, False])
+def test_the_learning_rate_falls_linearly_where_it_shall(anneal):
+    agent = PPO("CartPole-v1", PPOConfig(num_envs=2, num_steps=16, learning_rate=0.1, anneal=anneal), seed=1)
+    rates = []
+    agent.train(128, lambda agent: rates.append(agent.optimizer.param_groups[0]["lr"]))
+    assert rates == pytest.approx([0.1, 0.075, 0.05, 0.025] if anneal else [0.1] * 4)
+
+
 def test_continuous_actions_reach_the_environment_within_bounds():
     agent = PPO("Pendulum-v1", PPOConfig(num_envs=2, num_steps=8), seed=0)
     batch = agent.collect()

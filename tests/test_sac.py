@@ -246,6 +246,7 @@ def test_a_learning_rate_of_zero_stops_all_learning():
         ("tau", 2.0),
         ("batch_size", 0),
         ("learning_rate", -1.0),
+        ("target_entropy", math.nan),
         ("init_gain", 0.0),
         ("exploration_noise", -0.1),
         ("hidden_sizes", (0,)),

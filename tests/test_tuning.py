@@ -74,6 +74,22 @@ def test_ranges_are_written_as_they_are_read(text):
     assert f"{name}={tried}" == text
 
 
+def test_values_that_go_together_alone_are_taken(tmp_path, monkeypatch):
+    def run(name, seeds, scale, overrides, **kwargs):
+        return pd.DataFrame(
+            {"seed": [0], "variant": ["as set"], "eval_return": [float(overrides["num_elites"])]}
+        )
+
+    monkeypatch.setattr(experiments, "run", run)
+    how = {"scale": "smoke", "out": tmp_path, "progress": False}
+    space = ["num_elites=3,6", "ensemble_size=4,8"]  # 6 goes with 8, and not with the preset's 5
+    assert set(tune("mbpo-pendulum", space, 6, **how)["num_elites"]) <= {"3", "6"}
+    with pytest.raises(ConfigError, match="num_elites is 9, expected at most the ensemble_size 5"):
+        tune("mbpo-pendulum", ["num_elites=3,9", "ensemble_size=4,8"], 6, **how)
+    with pytest.raises(ConfigError, match=r"a field comes twice in gamma=0\.\.1 gamma=0"):
+        tune("mbpo-pendulum", ["gamma=0..1", "gamma=0.5..0.9"], 6, **how)
+
+
 def test_divergence_ends_a_trial_and_no_search(tmp_path, invented):
     def run(overrides):
         if overrides["horizon"] > 4:
@@ -141,7 +157,12 @@ def test_the_command_at_the_end_runs(tmp_path, capsys):
     assert "--set variants=" in command and "--seeds 0,2" in command
     assert main([*shlex.split(command)[1:], "--out", str(tmp_path)]) == OK
     assert "2 rows" in capsys.readouterr().out  # one of each seed, without variants
-    assert main(["tune", "mbpo-pendulum", "num_elites=8,9", "--trials", "1", *where]) == PROBLEM
-    assert "no trial has a score" in capsys.readouterr().out  # there are five members
+    apart = ["num_elites=3,6", "ensemble_size=4,8", "--set", "total_steps=30", "--set", "num_elites=3"]
+    assert main(["tune", "mbpo-pendulum", *apart, "--trials", "1", *where]) == USAGE
+    assert "field 'num_elites' is set, and has a range" in capsys.readouterr().err
+    assert main(["tune", "mbpo-pendulum", "num_elites=8,9", "--trials", "1", *where]) == USAGE
+    assert "num_elites is 8, expected at most the ensemble_size 5" in capsys.readouterr().err
+    assert main(["tune", "mbpo-pendulum", "learning_rate=1e30,1e31", "--trials", "1", *where]) == PROBLEM
+    assert "no trial has a score" in capsys.readouterr().out
     assert main(["tune", "pets-pendulum", "elite_share=2..3", *where]) == USAGE
     assert "elite_share is 2.0, expected above 0" in capsys.readouterr().err

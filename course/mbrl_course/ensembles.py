@@ -155,7 +155,8 @@ class EnsembleConfig:
 
     Attributes:
         ensemble_size: E, number of networks.
-        num_elites: how many of them are used after a fit; all where there are no hold-out data to choose by.
+        num_elites: how many of them are used after a fit: those with the smallest hold-out losses, or, where
+            there are no hold-out data, the first ones.
         hidden_sizes: width of each hidden layer.
         activation: "silu", "relu" or "tanh".
         learning_rate: of AdamW.
@@ -515,7 +516,11 @@ class GaussianEnsemble(nn.Module):
         return next_obs, reward, terminated
 
     def step_mean(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """One imagined step by the mean of the elites' means: next_obs [N, D], reward [N], terminated [N]."""
+        """One imagined step by the mean of the elites' means: next_obs [N, D], reward [N], terminated [N].
+
+        Raises:
+            ValueError: rewards are neither learned nor given.
+        """
         prediction = self.predict(obs, action, self.elites)
         next_obs = prediction.obs.mean(dim=0)  # [N, D]
         if prediction.reward is not None:

@@ -153,7 +153,7 @@ def sweep(options: argparse.Namespace) -> int:
     """Runs a grid."""
     from mbrl_course import experiments
 
-    grid = dict(options.grid)
+    grid = _fields(options.grid)
     frame = _ran(options, experiments.sweep, grid)
     return _show_last(frame, [*grid, "seed"], options)
 
@@ -188,6 +188,8 @@ def tune(options: argparse.Namespace) -> int:
     from mbrl_course.experiments.files import command_line
     from mbrl_course.experiments.shipping import seed_text
 
+    asked = _fields(options.settings)
+
     def search() -> Any:
         return tuning.tune(
             options.name,
@@ -195,7 +197,7 @@ def tune(options: argparse.Namespace) -> int:
             options.trials,
             options.seeds,
             options.scale,
-            dict(options.settings),
+            asked,
             options.out,
             fresh=options.fresh,
             jobs=options.jobs,
@@ -208,7 +210,7 @@ def tune(options: argparse.Namespace) -> int:
         return PROBLEM
     print(trials.head(10).to_string(index=False))
     best: dict[Any, Any] = trials.drop(columns=["trial", "score"]).to_dict("records")[0]  # whole numbers stay
-    settings = {**tuning.tuned_settings(options.name, options.scale, dict(options.settings)), **best}
+    settings = {**tuning.tuned_settings(options.name, options.scale, asked), **best}
     command = command_line(options.name, options.scale, seed_text(options.seeds), settings)
     print(f"{len(trials)} trials; the best: {command}")
     return OK
@@ -223,7 +225,7 @@ def _ran(options: argparse.Namespace, function: Callable[..., Any], *what: Any) 
             *what,
             options.seeds,
             options.scale,
-            dict(options.settings),
+            _fields(options.settings),
             options.out,
             fresh=options.fresh,
             jobs=options.jobs,
@@ -284,6 +286,19 @@ def _setting(text: str) -> tuple[str, str]:
     if not equals or not field:
         raise argparse.ArgumentTypeError(f"{text!r} has no value, expected FIELD=VALUE")
     return field.strip(), value.strip()
+
+
+def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """What the command line says of each field.
+
+    Raises:
+        CommandError: it speaks of one twice.
+    """
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        repeated = next(name for name in fields if [other for other, _ in pairs].count(name) > 1)
+        raise CommandError(f"field {repeated!r} is given twice, expected once")
+    return fields
 
 
 def _grid_field(text: str) -> tuple[str, list[str]]:

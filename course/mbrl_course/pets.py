@@ -192,7 +192,7 @@ class PETSConfig:
             )
             raise ValueError(f"{got}, expected several particles: the future of one alone has no variance")
         for name in ("penalty", "max_epochs"):
-            if getattr(self, name) < 0:
+            if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 0 or more")
 
 

@@ -231,6 +231,9 @@ class PPO:
             env: its name, as `gymnasium.make` takes it (`env_kwargs` go there too), or what makes one.
             config: settings.
             seed: of environments, weights and all draws.
+
+        Raises:
+            TypeError: its observations are not vectors.
         """
         self.config = config or PPOConfig()
         self.generator = torch.Generator().manual_seed(seed)

@@ -154,6 +154,8 @@ class SACConfig:
         for name in ("gamma", "tau"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected in [0, 1]")
+        if not math.isfinite(self.target_entropy):
+            raise ValueError(f"target_entropy is {self.target_entropy}, expected a finite number")
         for name in ("learning_rate", "initial_temperature"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected more than 0")

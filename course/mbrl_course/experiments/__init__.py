@@ -21,8 +21,16 @@ import pandas as pd
 import torch
 
 from mbrl_course.experiments.config import ConfigError, with_overrides
+from mbrl_course.experiments.files import run_folder
 from mbrl_course.experiments.parallel import Job, JobError, run_in_processes, run_job, run_on_cluster
-from mbrl_course.experiments.runner import SCALES, Experiment, Run, StaleResultsError, run_experiment
+from mbrl_course.experiments.runner import (
+    SCALES,
+    Experiment,
+    Run,
+    StaleResultsError,
+    is_finished,
+    run_experiment,
+)
 from mbrl_course.experiments.shipping import (
     list_results,
     load_header,
@@ -30,7 +38,7 @@ from mbrl_course.experiments.shipping import (
     load_results,
     ship_results,
 )
-from mbrl_course.experiments.variants import Variants, refuse_without_effect
+from mbrl_course.experiments.variants import Variants, refuse_without_effect, variant_settings
 
 __all__ = [
     "SCALES",
@@ -99,6 +107,16 @@ def get_config(name: str, scale: str = "laptop", overrides: Mapping[str, Any] | 
     return config
 
 
+def check_settings(config: Any) -> None:
+    """Makes what the variants of a configuration need: their agents' settings check fields that it does not.
+
+    Raises:
+        ConfigError: one of them can't be; the message names the field.
+    """
+    if isinstance(config, Variants):
+        variant_settings(config)
+
+
 def run(
     name: str,
     seeds: Sequence[int] = (0,),
@@ -136,7 +154,7 @@ def run(
         The rows of all seeds, with the column "seed" first; the others are those of the experiment.
 
     Raises:
-        ConfigError: see `get_config`.
+        ConfigError: see `get_config` and `check_settings`.
         StaleResultsError: the folder holds results that another configuration gave.
         FloatingPointError: a network diverged.
         JobError: a seed failed in its process, or the cluster can't be used.
@@ -145,7 +163,8 @@ def run(
     if jobs > 1 or scheduler is not None:
         if out is None:
             raise ConfigError("out is None, expected a folder where processes can leave their results")
-        todo = _jobs(name, seeds, scale, overrides or {}, out, fresh, 1 if threads is None else threads)
+        each = 1 if threads is None else threads
+        todo = _jobs(name, config, seeds, scale, overrides or {}, out, fresh, each)
         _run_jobs(todo, jobs, scheduler, progress)
         fresh = progress = False  # what is left to do is to read the results
     with _torch_threads(torch.get_num_threads() if threads is None else threads):
@@ -200,14 +219,20 @@ def sweep(
         The rows of all runs, the fields of the grid as first columns.
 
     Raises:
-        ConfigError: see `get_config`; the whole grid is checked before anything runs.
+        ConfigError: see `get_config` and `check_settings`; the whole grid is checked before anything runs.
         StaleResultsError: a folder holds results that another configuration gave.
         JobError: a run failed, or the cluster can't be used.
     """
+    if both := set(grid) & set(overrides or {}):
+        raise ConfigError(f"field {min(both)!r} is set, and has values to try, expected one of the two")
     points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     settings = [{**(overrides or {}), **point} for point in points]
     configs = [get_config(name, scale, setting) for setting in settings]
-    todo = [job for setting in settings for job in _jobs(name, seeds, scale, setting, out, fresh, threads)]
+    todo = [
+        job
+        for setting, config in zip(settings, configs, strict=True)
+        for job in _jobs(name, config, seeds, scale, setting, out, fresh, threads)
+    ]
     _run_jobs(todo, jobs, scheduler, progress)
     tables = []
     for point, setting, config in zip(points, settings, configs, strict=True):
@@ -221,6 +246,7 @@ def sweep(
 
 def _jobs(
     name: str,
+    config: Any,
     seeds: Sequence[int],
     scale: str,
     overrides: Mapping[str, Any],
@@ -228,16 +254,22 @@ def _jobs(
     fresh: bool,
     threads: int,
 ) -> list[Job]:
+    """What is left to do of some seeds; what would only fail in its process is refused at once."""
     if threads < 1:
         raise ConfigError(f"threads is {threads}, expected at least 1")
-    folder = str(Path(out).resolve())
-    return [Job(name, seed, scale, dict(overrides), folder, fresh, threads) for seed in seeds]
+    check_settings(config)
+    folder = run_folder(name, scale, overrides, out)
+    left = [seed for seed in seeds if fresh or not is_finished(folder, seed, config)]
+    where = str(Path(out).resolve())
+    return [Job(name, seed, scale, dict(overrides), where, fresh, threads) for seed in left]
 
 
 def _run_jobs(todo: Sequence[Job], jobs: int, scheduler: str | None, progress: bool) -> None:
     if jobs < 1:
         raise ConfigError(f"jobs is {jobs}, expected at least 1")
-    title = todo[0].name if todo else ""
+    if not todo:
+        return
+    title = todo[0].name
     if scheduler is not None:
         run_on_cluster(todo, scheduler, title, progress)
     else:

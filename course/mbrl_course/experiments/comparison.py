@@ -72,7 +72,7 @@ class ComparisonConfig:
         need_some(self, "agents")
         need_at_least(self, 1, "num_trials", "off_policy_steps", "on_policy_steps", "eval_every")
         need_at_least(self, 1, "num_eval_episodes", "ensemble_size", "num_iterations", "horizon")
-        need_at_least(self, 1, "model_epochs")
+        need_at_least(self, 1, "hidden_sizes", "model_epochs")
         need_at_least(self, 2, "population_size")
         if not 0 <= self.gamma <= 1:
             raise ValueError(f"gamma is {self.gamma}, expected in [0, 1]")
@@ -210,8 +210,6 @@ def train_ppo(task: Task, config: ComparisonConfig, run: Run, agent: str) -> Non
 
 def train_sac(task: Task, config: ComparisonConfig, run: Run, agent: str) -> None:
     """Week 7: SAC, or MBPO with rollouts of one step; both take four updates per real step."""
-    from mbrl_course.mbpo import MBPOConfig
-
     length = 1 if agent == "MBPO" else 0
     loop = settings_of(
         MBPORunConfig,
@@ -229,4 +227,4 @@ def train_sac(task: Task, config: ComparisonConfig, run: Run, agent: str) -> Non
         model_hidden_sizes=config.hidden_sizes,
         num_elites=config.ensemble_size,
     )
-    train_mbpo(task, settings_of(MBPOConfig, loop), loop, run, variant=agent)
+    train_mbpo(task, loop.settings(), loop, run, variant=agent)

@@ -208,17 +208,17 @@ def run_on_cluster(jobs: Sequence[Job], address: str, title: str = "", progress:
                 failed.append(f"{futures[future]}: {kind}{reason}")
                 continue
             path, content = future.result()
-            _write_if_missing(Path(path), content)
+            _write(Path(path), content)
             bar.set_postfix_str(str(futures[future]))
     _raise_failed(failed, len(jobs))
 
 
-def _write_if_missing(path: Path, content: str) -> None:
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(content, encoding="utf-8", newline="\n")
-        os.replace(partial, path)
+def _write(path: Path, content: str) -> None:
+    """Puts a worker's result in its place, where it lies already if the worker shares this disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(content, encoding="utf-8", newline="\n")
+    os.replace(partial, path)
 
 
 def _raise_failed(failed: Sequence[str], total: int) -> None:

@@ -70,7 +70,11 @@ class ReplayConfig(Variants):
         """Refuses numbers that make no sense, noise without a sensor, and variants that can't be read."""
         need_at_least(self, 1, "num_common", "num_rare", "hold", "num_test_steps", "gradient_steps")
         need_at_least(self, 1, "num_points", "ensemble_size", "batch_size")
-        need_at_least(self, 0, "noise", "alpha", "beta")
+        need_at_least(self, 1, "hidden_sizes")
+        need_at_least(self, 0, "noise")
+        for name in ("alpha", "beta"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected in [0, 1]")
         need_positive(self, "learning_rate")
         if self.num_points > self.gradient_steps:
             expected = f"at most gradient_steps = {self.gradient_steps}"
@@ -105,7 +109,7 @@ def run_replay(config: ReplayConfig, run: Run) -> None:
     kinds = {"rare draws": torch.arange(len(data.obs)) >= config.num_common}
     if config.noise:
         kinds["noisy draws"] = data.obs[:, 1] > 0
-    for name, variant, _ in each_variant(config, run, lambda variant: None):
+    for name, variant, _ in each_variant(config, run):
         learner = ReplayLearner(task, data, variant, run)
         for point in range(1, config.num_points + 1):
             steps = round(point * variant.gradient_steps / config.num_points)

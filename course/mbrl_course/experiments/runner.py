@@ -313,11 +313,8 @@ def _run_seed(
     if fresh:
         for old in (path, notes, run._file("checkpoint")):
             old.unlink(missing_ok=True)
-    if path.is_file():
-        _refuse_stale(path, json.loads(read_header(path)["config"]), config)
+    if is_finished(folder, seed, config):
         return read_csv(path)
-    if notes.is_file():
-        _refuse_stale(notes, json.loads(notes.read_text()), config)
     folder.mkdir(parents=True, exist_ok=True)
     notes.write_text(json.dumps(plain))
     run._load()
@@ -343,6 +340,22 @@ def _run_seed(
     run._finish(header)
     notes.unlink()
     return read_csv(path)
+
+
+def is_finished(folder: Path, seed: int, config: Any) -> bool:
+    """Whether the results of a seed lie in the folder of its runs.
+
+    Raises:
+        StaleResultsError: what lies there, finished or not, was made with another configuration.
+    """
+    run = Run(seed, folder)
+    path, notes = run._file("csv"), run._file("config.json")
+    if path.is_file():
+        _refuse_stale(path, json.loads(read_header(path)["config"]), config)
+        return True
+    if notes.is_file():
+        _refuse_stale(notes, json.loads(notes.read_text()), config)
+    return False
 
 
 def _refuse_stale(path: Path, old: Mapping[str, Any], config: Any) -> None:

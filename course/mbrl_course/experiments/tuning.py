@@ -154,12 +154,14 @@ def tune(
             nothing that could be made better.
         JobError: a process failed.
     """
-    settings = tuned_settings(name, scale, settings or {})
+    asked, settings = settings or {}, tuned_settings(name, scale, settings or {})
     config, objective = experiments.get_config(name, scale, settings), objective_of(name)
     ranges = dict(parse_range(text, get_type_hints(type(config))) for text in space)
-    for field, tried in ranges.items():
-        for value in tried.ends():
-            experiments.get_config(name, scale, {**settings, field: value})
+    if len(ranges) < len(space):
+        raise ConfigError(f"a field comes twice in {' '.join(space)}, expected one range for each")
+    if both := set(ranges) & set(asked):
+        raise ConfigError(f"field {min(both)!r} is set, and has a range, expected one of the two")
+    _refuse_impossible(name, scale, settings, ranges)
     changes = "".join(f",{field}={value}" for field, value in sorted(settings.items()))
     tried_texts = ",".join(f"{field}={tried}" for field, tried in sorted(ranges.items()))
     study = f"{scale}{changes},seeds={','.join(map(str, seeds))},{tried_texts}"
@@ -186,6 +188,28 @@ def tuned_settings(name: str, scale: str, settings: Mapping[str, Any]) -> dict[s
     shared = {"variants": "", **settings} if has_variants else dict(settings)
     experiments.get_config(name, scale, shared)
     return shared
+
+
+def _refuse_impossible(
+    name: str, scale: str, settings: Mapping[str, Any], ranges: Mapping[str, Range]
+) -> None:
+    """Checks the ends of the ranges, each by itself and together with each end of another field.
+
+    Raises:
+        ConfigError: one goes with none of these.
+    """
+    ends = [(field, value) for field, tried in ranges.items() for value in tried.ends()]
+    for field, value in ends:
+        errors = []
+        for other in [{}, *({name: end} for name, end in ends if name != field)]:
+            try:
+                config = experiments.get_config(name, scale, {**settings, **other, field: value})
+                experiments.check_settings(config)
+                break
+            except ConfigError as error:
+                errors.append(error)
+        else:
+            raise errors[0]
 
 
 def run_trials(search: Search, progress: bool = False) -> None:

@@ -75,7 +75,7 @@ class EnsembleFitConfig:
 
     def __post_init__(self) -> None:
         """Refuses numbers that make no sense, with the field's name."""
-        need_at_least(self, 1, "ensemble_size", "batch_size", "patience", "max_epochs")
+        need_at_least(self, 1, "ensemble_size", "hidden_sizes", "batch_size", "patience", "max_epochs")
         need_positive(self, "learning_rate")
         if not 0 <= self.holdout_fraction < 1:
             raise ValueError(f"holdout_fraction is {self.holdout_fraction}, expected in [0, 1)")
@@ -251,7 +251,7 @@ def run_phase_plane(config: PhasePlaneConfig, run: Run) -> None:
 
     Rows: variant, where ("visited", "unvisited", "everywhere"), metric (see `worth`), value, and the ledger.
     """
-    for name, variant, _ in each_variant(config, run, lambda variant: None):
+    for name, variant, _ in each_variant(config, run):
         found = fit_phase_plane(variant, run)
         parts = {"visited": found.visited, "unvisited": ~found.visited}
         parts["everywhere"] = torch.ones_like(found.visited)

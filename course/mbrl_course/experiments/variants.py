@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -39,6 +39,14 @@ class Variants:
         """Refuses variants that can't be read, or change a field that is shared or that there is not."""
         for text in self.variants:
             variant_of(self, text)
+
+    def settings(self) -> Any:
+        """What a variant needs beside its own fields: the settings of its agent, say, which check theirs.
+
+        Raises:
+            ConfigError: there are no such settings.
+        """
+        return None
 
 
 def variant_of(config: V, text: str) -> tuple[str, V]:
@@ -93,20 +101,30 @@ def one_field(name: str, *values: str) -> tuple[str, ...]:
     return tuple(f"{name}={value}" for value in values)
 
 
-def each_variant(config: V, run: Run, settings: Callable[[V], T]) -> Iterator[tuple[str, V, T]]:
+def each_variant(config: V, run: Run) -> Iterator[tuple[str, V, Any]]:
     """Goes through the variants as units of the run; there is one, "as set", where none are named.
 
     Args:
         config: holds the variants.
         run: the run.
-        settings: makes what a variant needs of its configuration; it is called for all of them before the
-            first one runs, so that a value that can't be is refused at once.
 
     Returns:
-        Name, configuration and settings of each variant.
+        Name, configuration and `Variants.settings` of each variant.
+
+    Raises:
+        ConfigError: see `variant_settings`; nothing has run by then.
+    """
+    yield from run.units(variant_settings(config), "variants")
+
+
+def variant_settings(config: V) -> list[tuple[str, V, Any]]:
+    """Name, configuration and `Variants.settings` of each variant.
+
+    Raises:
+        ConfigError: the settings of one can't be.
     """
     named = [variant_of(config, text) for text in config.variants or ("as set:",)]
-    yield from run.units([(name, variant, settings(variant)) for name, variant in named], "variants")
+    return [(name, variant, variant.settings()) for name, variant in named]
 
 
 def settings_of(kind: type[T], config: Any, **changes: Any) -> T:

@@ -95,8 +95,8 @@ class ModelShiftConfig:
 
 
 def _check_sizes(config: ModelFitConfig | ModelShiftConfig) -> None:
-    whole = ("num_steps", "num_test_steps", "ensemble_size", "batch_size", "max_k", "num_sequences")
-    need_at_least(config, 1, *whole)
+    need_at_least(config, 10, "num_steps")  # a tenth of the data is held out
+    need_at_least(config, 1, "num_test_steps", "ensemble_size", "batch_size", "max_k", "num_sequences")
     need_positive(config, "learning_rate")
     if config.num_test_steps < config.max_k:
         expected = f"at least max_k = {config.max_k}"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mbrl_course.envs import Task, get_task, never_terminates
 from mbrl_course.evaluation import collect, collect_random, evaluate, random_policy
-from mbrl_course.experiments.config import need_at_least, need_positive, need_some
+from mbrl_course.experiments.config import ConfigError, need_at_least, need_positive, need_some
 from mbrl_course.experiments.runner import Experiment, Objective, Run
 from mbrl_course.experiments.solved import SOLVED_AT
 from mbrl_course.experiments.variants import CountingModel, Variants, each_variant, ledger, scales
@@ -68,8 +68,9 @@ class MPCConfig:
 
     def __post_init__(self) -> None:
         """Refuses numbers that make no sense, with the field's name."""
-        need_at_least(self, 1, "num_iterations", "initial_steps", "steps_per_iteration", "gradient_steps")
-        need_at_least(self, 1, "batch_size", "ensemble_size", "num_sequences", "horizon", "cem_iterations")
+        need_at_least(self, 10, "initial_steps")  # a tenth of the data is held out
+        need_at_least(self, 1, "num_iterations", "steps_per_iteration", "gradient_steps", "batch_size")
+        need_at_least(self, 1, "ensemble_size", "hidden_sizes", "num_sequences", "horizon", "cem_iterations")
         need_at_least(self, 1, "num_elites")
         need_at_least(self, 0, "noise")
         need_positive(self, "learning_rate")
@@ -86,6 +87,19 @@ class MPCVariantsConfig(Variants, MPCConfig):
         """Refuses numbers that make no sense, and variants that can't be read."""
         MPCConfig.__post_init__(self)
         super().__post_init__()
+
+    def settings(self) -> torch.device:
+        """The device on which plans are scored.
+
+        Raises:
+            ConfigError: there is no such device here.
+        """
+        from mbrl_course.accelerator import check_device
+
+        try:
+            return check_device(self.device)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
 
 
 @dataclass(frozen=True)
@@ -120,7 +134,7 @@ class GrowingDataConfig:
         """Refuses numbers that make no sense, with the field's name."""
         need_some(self, "data_sizes")
         need_at_least(self, 1, "data_sizes", "gradient_steps", "batch_size", "ensemble_size")
-        need_at_least(self, 1, "num_sequences", "horizon", "num_eval_episodes")
+        need_at_least(self, 1, "hidden_sizes", "num_sequences", "horizon", "num_eval_episodes")
         need_positive(self, "learning_rate")
 
 
@@ -264,9 +278,7 @@ def run_mpc_rows(config: MPCConfig, run: Run) -> None:
 
 def run_mpc_variants(config: MPCVariantsConfig, run: Run) -> None:
     """early-end, pareto-obstacles, q4, q5: `run_mpc` with each variant; rows have the column variant, too."""
-    from mbrl_course.accelerator import check_device
-
-    for name, variant, _ in each_variant(config, run, lambda variant: check_device(variant.device)):
+    for name, variant, _ in each_variant(config, run):
         run_mpc(variant, run, variant=name)
 
 

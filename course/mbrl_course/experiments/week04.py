@@ -200,7 +200,7 @@ def run_ensemble_size(config: EnsembleSizeConfig, run: Run) -> None:
         tests[f"held {hold}"] = collect(
             task, policy, config.num_test_steps, draws, progress=run.progress
         ).data
-    for name, variant, _ in each_variant(config, run, lambda variant: None):
+    for name, variant, _ in each_variant(config, run):
         ensemble = variant.ensemble(task.obs_dim, task.action_dim, run.seed)
         updates = variant.fit(ensemble, data, run).num_updates
         costs = ledger(run, config.num_steps, 0, 0, updates)

@@ -112,7 +112,7 @@ def run_pets(config: PETSTrialsConfig, run: Run) -> None:
     reward per step that a plan promises and that it would bring in truth, see `promises`; NaN in the random
     trial). The seconds are those of fitting, planning and acting.
     """
-    for name, variant, (model, pets) in each_variant(config, run, PETSTrialsConfig.settings):
+    for name, variant, (model, pets) in each_variant(config, run):
         task = get_task(variant.task)
 
         def on_trial(
@@ -200,7 +200,7 @@ _BALANCE = PETSTrialsConfig(
     )
 )
 _FITS: dict[str, Any] = {"learning_rate": 3e-3, "max_epochs": 100, "patience": 20}
-"""Fits for swinging up: with three times the rate and more patience the cart is caught trials earlier."""
+"""Fits for swinging up: of three seeds none caught the cart later than with gentler ones, and two sooner."""
 _FULL = PETSTrialsConfig(
     num_trials=15,
     population_size=200,

@@ -6,6 +6,7 @@ settings, so that ten seeds of all variants take an evening: what is compared is
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,7 +17,7 @@ from mbrl_course.envs import Task, get_task
 from mbrl_course.experiments.comparison import ComparisonConfig, run_comparison
 from mbrl_course.experiments.runner import Experiment, Run
 from mbrl_course.experiments.solved import SOLVED_AT
-from mbrl_course.experiments.variants import each_variant, ledger, scales, settings_of
+from mbrl_course.experiments.variants import each_variant, ledger, scales
 from mbrl_course.experiments.verdicts import verdict_table
 from mbrl_course.experiments.week05 import PETSTrialsConfig, run_trials
 from mbrl_course.experiments.week07 import SMOKE, MBPORunConfig, train_mbpo
@@ -44,6 +45,11 @@ class ClinicPETSConfig(PETSTrialsConfig):
     shaping: Shaping = "none"
     shaping_scale: float = 1.0
 
+    def __post_init__(self) -> None:
+        """Refuses what `PETSTrialsConfig` does, and a potential that is infinite, or that the task lacks."""
+        super().__post_init__()
+        _check_shaping(self)
+
 
 @dataclass(frozen=True)
 class ClinicMBPOConfig(MBPORunConfig):
@@ -56,6 +62,23 @@ class ClinicMBPOConfig(MBPORunConfig):
 
     shaping: Shaping = "none"
     shaping_scale: float = 5.0
+
+    def __post_init__(self) -> None:
+        """Refuses what `MBPORunConfig` does, and a potential that is infinite, or that the task lacks."""
+        super().__post_init__()
+        _check_shaping(self)
+
+
+def _check_shaping(config: ClinicPETSConfig | ClinicMBPOConfig) -> None:
+    if not math.isfinite(config.shaping_scale):
+        raise ValueError(f"shaping_scale is {config.shaping_scale}, expected a finite number")
+    if config.shaping != "none" and config.task not in _SWINGS:
+        expected = f"a task with a potential: {', '.join(_SWINGS)}"
+        raise ValueError(f"task is {config.task!r} and shaping {config.shaping!r}, expected {expected}")
+
+
+_SWINGS = {"pendulum": (0, 2, 15.0), "cartpole-swingup": (3, 4, 14.7)}
+"""Where a state has the cosine of the pole's angle and its velocity, and the squared frequency, by task."""
 
 
 def energy_potential(task: Task, obs: Tensor) -> Tensor:
@@ -74,10 +97,9 @@ def energy_potential(task: Task, obs: Tensor) -> Tensor:
     Raises:
         ValueError: it is another task.
     """
-    places = {"pendulum": (0, 2, 15.0), "cartpole-swingup": (3, 4, 14.7)}
-    if task.name not in places:
-        raise ValueError(f"task is {task.name!r}, expected one with a potential: {', '.join(places)}")
-    cos, velocity, squared_frequency = places[task.name]
+    if task.name not in _SWINGS:
+        raise ValueError(f"task is {task.name!r}, expected one with a potential: {', '.join(_SWINGS)}")
+    cos, velocity, squared_frequency = _SWINGS[task.name]
     return -(obs[..., cos] + obs[..., velocity] ** 2 / (2 * squared_frequency) - 1).abs()
 
 
@@ -99,7 +121,7 @@ def run_clinic_pets(config: ClinicPETSConfig, run: Run) -> None:
     Rows: variant, trial (0 is the random one), eval_return (of the trial, in the task's own reward), and the
     ledger.
     """
-    for name, variant, (model, pets) in each_variant(config, run, ClinicPETSConfig.settings):
+    for name, variant, (model, pets) in each_variant(config, run):
         task = get_task(variant.task)
 
         def on_trial(
@@ -119,9 +141,7 @@ def run_clinic_mbpo(config: ClinicMBPOConfig, run: Run) -> None:
 
     Rows: variant, eval_return (mean over the episodes of an evaluation), and the ledger.
     """
-    from mbrl_course.mbpo import MBPOConfig
-
-    for name, variant, settings in each_variant(config, run, lambda v: settings_of(MBPOConfig, v)):
+    for name, variant, settings in each_variant(config, run):
         task = get_task(variant.task)
         shaped = training_task(task, variant.shaping, variant.shaping_scale, variant.gamma)
         train_mbpo(shaped, settings, variant, run, judge=task, variant=name)

@@ -269,7 +269,7 @@ for dim in worst.tolist():
 
 # %% [markdown] kind="written" id="explain-horizon" points=4
 # **Model answer.** (a) $E_k$ rises quickly over the first steps and then more slowly: from k = 1 to 20 it
-# grows to four to seven times, less than in proportion to k, far from the k² of a constant drift. The cheetah
+# grows to three to seven times, less than in proportion to k, far from the k² of a constant drift. The cheetah
 # is heavily damped, so that deviations of velocities fade instead of doubling, and errors are random rather
 # than one-sided. The barely trained model predicts nearly the same small change always, so it stays about
 # where it started. It is then compared with a real state that soon has nothing to do with the start: the

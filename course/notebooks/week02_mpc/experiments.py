@@ -289,7 +289,7 @@ ledger_table("q3-obstacles", loop, SCALE)
 # know whether a model is good enough to plan in?
 
 # %% [markdown] kind="written" id="loop" points=3
-# **Model answer.** (a) Nearly all: from about -165 to around -40. In the second iteration two seeds in five gain twelve and twenty points and
+# **Model answer.** (a) Nearly all: from about -165 to around -40. In the second iteration two seeds in five gain twelve and twenty-two points and
 # three lose up to 35, since an iteration has only a dozen episodes; from the third on all are between -16 and -22. What is left to learn
 # are the walls, and that takes gradient steps: with 500 in each iteration five seeds end at -17 to -19, better than the published -25 to
 # -20, and than the dashed line of the true dynamics: the planner of part 1 looks ten steps ahead, this one five (more of that below). With 20, as in CS285's own setting, five seeds of the same size end at -36 to -58
@@ -324,7 +324,7 @@ show_pareto("pareto-obstacles")
 # much (-19 to -20). With small networks, too, the whole run takes 10 s instead of 80, earns hardly less (-20 to -21), and first earns -25 after
 # 5 to 7 s instead of 39 to 42; small networks with three members depend on the seed (-20 to -35), and why is not shown here. 500
 # sequences earn no more than 200. Cheap and not enough are 100 gradient steps, and 50 sequences lose three to five points. CEM's 120 sequences
-# per plan are worst (-29 to -57). A likely reason, not tested here: CEM hands back a mean, and between a way to the left of a wall and one
+# per plan earn as little as 100 gradient steps do (-29 to -40; with small networks -34 to -57). A likely reason, not tested here: CEM hands back a mean, and between a way to the left of a wall and one
 # to its right lies the wall. Three seeds support the large differences, and no others.
 
 # %% [markdown]

@@ -600,7 +600,7 @@ seed_by_seed("mbpo-penalty", *((f"penalty={beta}", "penalty=0") for beta in ("0.
 #
 # Settings of MBPO on InvertedPendulum, each at what 1,500 real steps of it cost (seconds of one core) and what it earned in the last three
 # evaluations; on the right, what each seed had spent when it first earned 1000. Each differs from `k = 10, 10 updates`, the setting of part 1, in
-# what its name says; `3 members` has two elites, `50 passes of the model` a quarter of the passes. (Here they were evaluated after every 125 steps, in part 1 after
+# what its name says; `3 members` has two elites, `50 passes of the model` at most a quarter of the passes. (Here they were evaluated after every 125 steps, in part 1 after
 # 250, so don't compare the times.)
 
 # %%
@@ -608,8 +608,8 @@ show_pareto("pareto-mbpo")
 
 # %% [markdown]
 # With two or five updates per real step no seed gets there in 1,500 steps: cheap, and for nothing. With ten or twenty all settings do, most of them
-# after 25 to 45 s, and three seeds tell few of them apart. Rollouts of one step take longer than those of three (46 to 52 s, 32 to 36 s). A
-# quarter of the fits' work (`50 passes of the model`) is enough. Twenty updates nearly double the price of a whole run and are not quicker. And SAC with as many updates, without a
+# after 25 to 45 s, and three seeds tell few of them apart. Rollouts of one step take longer than those of three (46 to 52 s, 32 to 36 s). At most a
+# quarter of the passes (`50 passes of the model`), half of the fits' gradient steps, is enough. Twenty updates nearly double the price of a whole run and are not quicker. And SAC with as many updates, without a
 # model, is as quick as any, though one of its three seeds got to 1000 only after 1,375 steps, and one lost it for an evaluation:
 # counted in seconds, a model hardly pays where a real step costs nothing.
 
