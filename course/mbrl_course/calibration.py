@@ -30,7 +30,17 @@ def interval_coverage(mean: Tensor, std: Tensor, target: Tensor, levels: Tensor)
 
 
 def expected_calibration_error(mean: Tensor, std: Tensor, target: Tensor, num_levels: int = 19) -> float:
-    """Mean of |coverage(p) - p| over evenly spaced p in (0, 1): 0 is perfect (Kuleshov et al., 2018)."""
+    """Mean of |coverage(p) - p| over evenly spaced p in (0, 1): 0 is perfect (Kuleshov et al., 2018).
+
+    Args:
+        mean: predicted, [...].
+        std: predicted standard deviation, [...].
+        target: truth, [...].
+        num_levels: how many p.
+
+    Returns:
+        A number in [0, 1].
+    """
     levels = torch.arange(1, num_levels + 1) / (num_levels + 1)  # [L]
     return float((interval_coverage(mean, std, target, levels) - levels).abs().mean())
 
@@ -39,6 +49,9 @@ def rank_correlation(x: Tensor, y: Tensor) -> float:
     """Spearman's rank correlation of x [N] and y [N]: of epistemic variance and actual error, say.
 
     It asks whether larger goes with larger, whatever the units. Ties get their mean rank.
+
+    Returns:
+        A number in [-1, 1]; NaN where all values of x or of y are the same.
     """
     ranks = []
     for values in (x.flatten().double(), y.flatten().double()):

@@ -255,7 +255,15 @@ def make_planner(
     config: PETSConfig,
     generator: torch.Generator | None = None,
 ) -> PETSPlanner:
-    """The planner that `config` describes, for actions between `low` [A] and `high` [A]."""
+    """The planner that `config` describes.
+
+    Args:
+        ensemble: what it plans in.
+        low: smallest action, [A].
+        high: largest action, [A].
+        config: how it searches, and how it judges plans.
+        generator: source of randomness of particles and search.
+    """
     model = ParticleModel(ensemble, config.propagation, config.num_particles, generator)
     scores: dict[str, Callable[[Tensor], Tensor]] = {
         "mean": particle_average,

@@ -319,7 +319,18 @@ class PPO:
         truncated: Tensor,
         valid: Tensor,
     ) -> RolloutBatch:
-        """Adds advantages and value targets to T steps of N rows; shapes as in `RolloutBatch`."""
+        """Adds advantages and value targets to T steps of N rows.
+
+        Args:
+            obs: [T, N, D].
+            action: [T, N] discrete, or [T, N, A].
+            log_prob: of the actions under the policy that took them, [T, N].
+            reward: [T, N].
+            next_obs: before any reset, [T, N, D].
+            terminated: bool [T, N].
+            truncated: bool [T, N].
+            valid: whether a row counts in an update, bool [T, N].
+        """
         values, next_values = self.policy.value(obs), self.policy.value(next_obs)  # [T, N]
         advantages = generalized_advantages(
             reward, values, next_values, terminated, truncated, self.config.gamma, self.config.gae_lambda
@@ -337,7 +348,11 @@ class PPO:
         return policy_loss + self.config.value_coef * value_loss - self.config.entropy_coef * entropy
 
     def update(self, batch: RolloutBatch, num_epochs: int | None = None) -> float:
-        """Improves policy and value function on a batch for `num_epochs` (the configuration's by default).
+        """Improves policy and value function on a batch.
+
+        Args:
+            batch: T steps of N rows, of which the valid ones count.
+            num_epochs: passes through it, the configuration's by default.
 
         Returns:
             The mean loss of the minibatches; NaN where no row of the batch is valid.

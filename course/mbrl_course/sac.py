@@ -331,7 +331,15 @@ class SAC:
 
     @torch.no_grad()
     def soft_target(self, batch: Batch, noise: Tensor) -> Tensor:
-        """The critics' target for each transition of a batch, [B]; noise [B, A] makes the next actions."""
+        """The critics' target for each transition, see `critic_target`.
+
+        Args:
+            batch: B transitions.
+            noise: standard normal, [B, A]: it makes the next actions.
+
+        Returns:
+            [B].
+        """
         next_action, next_log_prob = squashed_sample(self.actor, batch.next_obs, noise)
         next_q = self.targets(batch.next_obs, next_action)  # [2, B]
         return critic_target(

@@ -13,7 +13,7 @@ from mbrl_course.experiments.config import need_at_least, need_some
 from mbrl_course.experiments.runner import Run
 from mbrl_course.experiments.variants import CountingModel, ledger, settings_of
 from mbrl_course.experiments.week03 import planner_return
-from mbrl_course.experiments.week05 import PETSTrialsConfig, run_trials
+from mbrl_course.experiments.week05 import PETSTrialsConfig, keep_trials, restored_trials, run_trials
 from mbrl_course.experiments.week07 import MBPORunConfig, train_mbpo
 
 if TYPE_CHECKING:  # in a class these may be the student's own, so they are imported when needed
@@ -132,6 +132,7 @@ def plan_with_one_network(task: Task, config: ComparisonConfig, run: Run, agent:
         terminated=task.terminated,
         generator=torch.Generator().manual_seed(run.seed),  # so that all planners start with the same trial
     )
+    trials = restored_trials(run, model)
     counted, bounds = CountingModel(model), (task.action_low, task.action_high)
     planner: Planner
     if agent == "CEM":
@@ -154,8 +155,10 @@ def plan_with_one_network(task: Task, config: ComparisonConfig, run: Run, agent:
 
     def on_trial(number: int, trial: Trial) -> None:
         log_trial(run, task, config, agent, trial, planner if number else None)
+        trials.append(trial)
+        keep_trials(run, model, trials)
 
-    trial_loop(collect, fit, config.num_trials, on_trial)
+    trial_loop(collect, fit, config.num_trials, on_trial, tuple(trials))
 
 
 def plan_with_particles(task: Task, config: ComparisonConfig, run: Run) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,7 +15,8 @@ from mbrl_course.experiments.solved import SOLVED_AT
 from mbrl_course.experiments.variants import Variants, each_variant, ledger, one_field, scales, settings_of
 
 if TYPE_CHECKING:  # in a class these may be the student's own, so they are imported when needed
-    from mbrl_course.ensembles import EnsembleConfig
+    from mbrl_course.dynamics import DynamicsModel
+    from mbrl_course.ensembles import EnsembleConfig, GaussianEnsemble
     from mbrl_course.experiments.promises import PlanRecorder
     from mbrl_course.pets import PETSConfig, Trial
 
@@ -144,10 +145,9 @@ def run_trials(
         run: where checkpoints go.
         on_trial: logs the rows of a trial; is told its number, the trial, and the planner with its plans.
     """
-    from mbrl_course.buffers import Batch
     from mbrl_course.ensembles import GaussianEnsemble
     from mbrl_course.experiments.promises import PlanRecorder
-    from mbrl_course.pets import Trial, make_planner, pets_trials
+    from mbrl_course.pets import make_planner, pets_trials
 
     ensemble = GaussianEnsemble(
         task.obs_dim,
@@ -157,24 +157,35 @@ def run_trials(
         terminated=task.terminated,
         generator=torch.Generator().manual_seed(run.seed),  # run.generator is in its place after a restart
     )
-    trials: list[Trial] = []
-    if (state := run.restore()) is not None:
-        trials = [Trial(Batch(**batch), *rest) for batch, *rest in state["trials"]]
-        ensemble.load_state_dict(state["ensemble"])
-        ensemble.optimizer.load_state_dict(state["optimizer"])
-
+    trials = restored_trials(run, ensemble)
     bounds = (task.action_low, task.action_high)
     planner = PlanRecorder(make_planner(ensemble, *bounds, pets, run.generator))
 
     def after_trial(number: int, trial: Trial) -> None:
         on_trial(number, trial, planner)
-        if not trials or trials[-1] is not trial:
-            trials.append(trial)
-        saved = [[trial.transitions._asdict(), *trial[1:]] for trial in trials]
-        parts = {"ensemble": ensemble.state_dict(), "optimizer": ensemble.optimizer.state_dict()}
-        run.checkpoint({"trials": saved, **parts})
+        trials.append(trial)
+        keep_trials(run, ensemble, trials)
 
     pets_trials(task, ensemble, pets, run.generator, after_trial, tuple(trials), planner)
+
+
+def restored_trials(run: Run, model: DynamicsModel | GaussianEnsemble) -> list[Trial]:
+    """The trials before an interruption, see `keep_trials`; the model becomes what it was after them."""
+    from mbrl_course.buffers import Batch
+    from mbrl_course.pets import Trial
+
+    if (state := run.restore()) is None:
+        return []
+    model.load_state_dict(state["model"])
+    model.optimizer.load_state_dict(state["optimizer"])
+    return [Trial(Batch(**batch), *rest) for batch, *rest in state["trials"]]
+
+
+def keep_trials(run: Run, model: DynamicsModel | GaussianEnsemble, trials: Sequence[Trial]) -> None:
+    """A checkpoint after a trial: all of them so far, and the model that was fitted to those before."""
+    saved = [[trial.transitions._asdict(), *trial[1:]] for trial in trials]
+    parts = {"model": model.state_dict(), "optimizer": model.optimizer.state_dict()}
+    run.checkpoint({"trials": saved, **parts})
 
 
 def _budgets(*budgets: tuple[int, int, int]) -> tuple[str, ...]:
