@@ -307,7 +307,7 @@ if longer is not None:
 # and 165, and all seven of Dyna-PPO's end at 500.
 #
 # (d) In CPU seconds for 5120 steps: PPO 1, the control 5, Dyna-PPO with a horizon of 20: 24 (large batches) and 84 (small ones). Until the first 475 (medians): PPO 2, in the
-# eight seeds of ten that get there at all, the control of horizon 20 some 22 (nine of ten), PPO with many updates 7, Dyna-PPO with a horizon of 20: 6. So what is
+# eight seeds of ten that get there at all, the control of horizon 20 some 23 (nine of ten), PPO with many updates 7, Dyna-PPO with a horizon of 20: 6. So what is
 # dear is to go on after the task is solved. Where real steps are free, as in a fast simulator, PPO is the best buy, with many updates where it has to get there for sure, and a model is not shown to be
 # quicker. Where a step costs a second of a robot, 2000 steps instead of 7,700 decide, and they cost no computing.
 #
