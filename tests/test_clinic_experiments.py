@@ -133,6 +133,11 @@ def test_values_that_the_agents_refuse_are_refused_before_anything_runs(
         run(name, [0], "smoke", {"variants": variants}, out=None, progress=False)
 
 
+@pytest.mark.parametrize("task", ["Pendulum-v1", "Pendulum"])
+def test_the_task_of_a_shaped_reward_may_have_any_of_its_names(task: str) -> None:
+    assert get_config("clinic-mbpo", "smoke", {"task": task}).task == task
+
+
 def test_the_potential_is_the_energy_that_is_missing() -> None:
     pendulum, swingup = get_task("pendulum"), get_task("cartpole-swingup")
     ends = torch.tensor([[-1.0, 0.0, 0.0], [1.0, 0.0, 0.0]])  # hanging, upright

@@ -93,6 +93,16 @@ def test_a_field_may_be_named_once(tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_is_finished_is_read_without_the_agents_module(tmp_path, monkeypatch):
+    small = {"total_steps": "30", "variants": ""}
+    expected = run("mbpo-pendulum", [0], "smoke", small, tmp_path, progress=False)
+    monkeypatch.setitem(sys.modules, "mbrl_course.mbpo", None)  # as in an edition for students
+    how = {"out": tmp_path, "progress": False, "jobs": 2}
+    assert_frame_equal(run("mbpo-pendulum", [0], "smoke", small, **how), expected)
+    with pytest.raises(ModuleNotFoundError, match="mbpo"):
+        run("mbpo-pendulum", [0, 1], "smoke", small, **how)
+
+
 def test_what_is_finished_needs_no_process(tmp_path, monkeypatch):
     """Of three seeds one is finished; a cluster whose workers have another disk gets the others."""
     started = []
@@ -100,7 +110,7 @@ def test_what_is_finished_needs_no_process(tmp_path, monkeypatch):
     class Future:
         def __init__(self, job):
             started.append((job.seed, job.fresh))
-            folder = parallel.Path(job.out) / "warm-start" / results.name
+            folder = Path(job.out) / "warm-start" / results.name
             self.result = lambda: (str(folder / f"seed_{job.seed}.csv"), texts[job.seed])
 
         def exception(self):

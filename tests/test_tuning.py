@@ -74,17 +74,22 @@ def test_ranges_are_written_as_they_are_read(text):
     assert f"{name}={tried}" == text
 
 
-def test_values_that_go_together_alone_are_taken(tmp_path, monkeypatch):
+def test_values_that_only_go_together_are_taken(tmp_path, monkeypatch):
     def run(name, seeds, scale, overrides, **kwargs):
         return pd.DataFrame(
-            {"seed": [0], "variant": ["as set"], "eval_return": [float(overrides["num_elites"])]}
+            {"seed": [0], "variant": ["as set"], "eval_return": [float(overrides.get("num_elites", 0))]}
         )
 
     monkeypatch.setattr(experiments, "run", run)
     how = {"scale": "smoke", "out": tmp_path, "progress": False}
     space = ["num_elites=3,6", "ensemble_size=4,8"]  # 6 goes with 8, and not with the preset's 5
-    assert set(tune("mbpo-pendulum", space, 6, **how)["num_elites"]) <= {"3", "6"}
-    with pytest.raises(ConfigError, match="num_elites is 9, expected at most the ensemble_size 5"):
+    assert tune("mbpo-pendulum", space, 8, **how)["num_elites"].iloc[0] == "6"
+    space = ["num_particles=9,12", "ensemble_size=2..4"]  # 9 goes with 3, in the middle
+    assert len(tune("pets-pendulum", space, 2, **how)) == 2
+    message = (
+        "num_elites is 9, expected at most the ensemble_size 5, and no value of another range goes with it"
+    )
+    with pytest.raises(ConfigError, match=message):
         tune("mbpo-pendulum", ["num_elites=3,9", "ensemble_size=4,8"], 6, **how)
     with pytest.raises(ConfigError, match=r"a field comes twice in gamma=0\.\.1 gamma=0"):
         tune("mbpo-pendulum", ["gamma=0..1", "gamma=0.5..0.9"], 6, **how)

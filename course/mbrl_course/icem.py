@@ -60,7 +60,7 @@ class ICEMConfig:
         noise_beta: colour of the noise, see `colored_noise`.
         kept_elites: share of the elites that join the next iteration's population.
         population_decay: the population shrinks by this factor each iteration, to 2 K at the least.
-        warm_start: as in `CEMConfig`; those of the last plan get a random last action.
+        warm_start: as in `CEMConfig`; kept elites of the last plan get a random last action.
     """
 
     population_size: int = 500

@@ -54,6 +54,13 @@ class Range:
             return self.choices
         return (int(self.low), int(self.high)) if self.whole else (self.low, self.high)
 
+    def some(self) -> Sequence[Any]:
+        """The ends, and at most twenty whole numbers between them."""
+        if self.choices or not self.whole:
+            return self.ends()
+        low, high = self.ends()
+        return sorted({low, high, *range(low, high, max(1, (high - low) // 20))})
+
     def suggest(self, trial: Any, name: str) -> Any:
         """A value, chosen by an Optuna trial."""
         if self.choices:
@@ -150,8 +157,8 @@ def tune(
         The finished trials that have a score, the best first: trial, score, and the fields' values.
 
     Raises:
-        ConfigError: Optuna is not installed, a range can't be read, the experiment refuses a value, or has
-            nothing that could be made better.
+        ConfigError: Optuna is not installed, a range can't be read, a field has two of them or is also set,
+            the experiment refuses a value, or has nothing that could be made better.
         JobError: a process failed.
     """
     asked, settings = settings or {}, tuned_settings(name, scale, settings or {})
@@ -193,15 +200,16 @@ def tuned_settings(name: str, scale: str, settings: Mapping[str, Any]) -> dict[s
 def _refuse_impossible(
     name: str, scale: str, settings: Mapping[str, Any], ranges: Mapping[str, Range]
 ) -> None:
-    """Checks the ends of the ranges, each by itself and together with each end of another field.
+    """Checks the ends of the ranges, each by itself and together with a value of another range.
 
     Raises:
         ConfigError: one goes with none of these.
     """
+    some = [(field, value) for field, tried in ranges.items() for value in tried.some()]
     ends = [(field, value) for field, tried in ranges.items() for value in tried.ends()]
     for field, value in ends:
         errors = []
-        for other in [{}, *({name: end} for name, end in ends if name != field)]:
+        for other in [{}, *({partner: tried} for partner, tried in some if partner != field)]:
             try:
                 config = experiments.get_config(name, scale, {**settings, **other, field: value})
                 experiments.check_settings(config)
@@ -209,7 +217,12 @@ def _refuse_impossible(
             except ConfigError as error:
                 errors.append(error)
         else:
-            raise errors[0]
+            alone = len(ranges) == 1
+            raise (
+                errors[0]
+                if alone
+                else ConfigError(f"{errors[0]}, and no value of another range goes with it")
+            )
 
 
 def run_trials(search: Search, progress: bool = False) -> None:

@@ -56,6 +56,7 @@ class ModelFitConfig:
         for spec in self.models:
             parse_model(spec)
         _check_sizes(self)
+        need_at_least(self, 10, "num_steps")  # a tenth of them is held out
         need_at_least(self, 0, "noise")
 
 
@@ -95,8 +96,8 @@ class ModelShiftConfig:
 
 
 def _check_sizes(config: ModelFitConfig | ModelShiftConfig) -> None:
-    need_at_least(config, 10, "num_steps")  # a tenth of the data is held out
-    need_at_least(config, 1, "num_test_steps", "ensemble_size", "batch_size", "max_k", "num_sequences")
+    whole = ("num_steps", "num_test_steps", "ensemble_size", "batch_size", "max_k", "num_sequences")
+    need_at_least(config, 1, *whole)
     need_positive(config, "learning_rate")
     if config.num_test_steps < config.max_k:
         expected = f"at least max_k = {config.max_k}"

@@ -10,10 +10,17 @@ from torch import Tensor
 
 from mbrl_course.envs import Task, get_task, never_terminates
 from mbrl_course.evaluation import collect, collect_random, evaluate, random_policy
-from mbrl_course.experiments.config import ConfigError, need_at_least, need_positive, need_some
+from mbrl_course.experiments.config import need_at_least, need_positive, need_some
 from mbrl_course.experiments.runner import Experiment, Objective, Run
 from mbrl_course.experiments.solved import SOLVED_AT
-from mbrl_course.experiments.variants import CountingModel, Variants, each_variant, ledger, scales
+from mbrl_course.experiments.variants import (
+    CountingModel,
+    Variants,
+    each_variant,
+    ledger,
+    scales,
+    variant_settings,
+)
 
 if TYPE_CHECKING:  # in a class these may be the student's own, so they are imported when needed
     from mbrl_course.buffers import Batch
@@ -87,19 +94,6 @@ class MPCVariantsConfig(Variants, MPCConfig):
         """Refuses numbers that make no sense, and variants that can't be read."""
         MPCConfig.__post_init__(self)
         super().__post_init__()
-
-    def settings(self) -> torch.device:
-        """The device on which plans are scored.
-
-        Raises:
-            ConfigError: there is no such device here.
-        """
-        from mbrl_course.accelerator import check_device
-
-        try:
-            return check_device(self.device)
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
 
 
 @dataclass(frozen=True)
@@ -278,6 +272,10 @@ def run_mpc_rows(config: MPCConfig, run: Run) -> None:
 
 def run_mpc_variants(config: MPCVariantsConfig, run: Run) -> None:
     """early-end, pareto-obstacles, q4, q5: `run_mpc` with each variant; rows have the column variant, too."""
+    from mbrl_course.accelerator import check_device
+
+    for _, variant, _ in variant_settings(config):
+        check_device(variant.device)  # before the first one runs; not in `settings`: a cluster has its own
     for name, variant, _ in each_variant(config, run):
         run_mpc(variant, run, variant=name)
 

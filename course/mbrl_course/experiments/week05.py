@@ -176,7 +176,7 @@ def restored_trials(run: Run, model: DynamicsModel | GaussianEnsemble) -> list[T
 
     if (state := run.restore()) is None:
         return []
-    model.load_state_dict(state["model"])
+    model.load_state_dict(state["ensemble"])
     model.optimizer.load_state_dict(state["optimizer"])
     return [Trial(Batch(**batch), *rest) for batch, *rest in state["trials"]]
 
@@ -184,7 +184,7 @@ def restored_trials(run: Run, model: DynamicsModel | GaussianEnsemble) -> list[T
 def keep_trials(run: Run, model: DynamicsModel | GaussianEnsemble, trials: Sequence[Trial]) -> None:
     """A checkpoint after a trial: all of them so far, and the model that was fitted to those before."""
     saved = [[trial.transitions._asdict(), *trial[1:]] for trial in trials]
-    parts = {"model": model.state_dict(), "optimizer": model.optimizer.state_dict()}
+    parts = {"ensemble": model.state_dict(), "optimizer": model.optimizer.state_dict()}
     run.checkpoint({"trials": saved, **parts})
 
 

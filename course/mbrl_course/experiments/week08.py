@@ -72,7 +72,7 @@ class ClinicMBPOConfig(MBPORunConfig):
 def _check_shaping(config: ClinicPETSConfig | ClinicMBPOConfig) -> None:
     if not math.isfinite(config.shaping_scale):
         raise ValueError(f"shaping_scale is {config.shaping_scale}, expected a finite number")
-    if config.shaping != "none" and config.task not in _SWINGS:
+    if config.shaping != "none" and get_task(config.task).name not in _SWINGS:
         expected = f"a task with a potential: {', '.join(_SWINGS)}"
         raise ValueError(f"task is {config.task!r} and shaping {config.shaping!r}, expected {expected}")
 

@@ -318,14 +318,15 @@ ledger_table("q3-obstacles", loop, SCALE)
 show_pareto("pareto-obstacles")
 
 # %% [markdown]
-# The horizon decides, and shorter is better: with plans of twenty steps the three seeds end at -33 to -36, with ten, as in CS285, at -23
+# The horizon decides, and shorter is better: with plans of twenty steps the five seeds end at -31 to -36, with ten, as in CS285, at -23
 # to -25, with five at -19 to -20, and with three at -17 to -18 for four fifths of the computing. A longer plan is a guess in more
 # dimensions with the same number of guesses, and the model's errors add up along it. A single member costs a third and earns as
-# much (-19 to -20). With small networks, too, the whole run takes 10 s instead of 80, earns hardly less (-20 to -21), and first earns -25 after
-# 5 to 7 s instead of 39 to 42; small networks with three members depend on the seed (-20 to -35), and why is not shown here. 500
-# sequences earn no more than 200. Cheap and not enough are 100 gradient steps, and 50 sequences lose three to five points. CEM's 120 sequences
-# per plan earn as little as 100 gradient steps do (-29 to -40; with small networks -34 to -57). A likely reason, not tested here: CEM hands back a mean, and between a way to the left of a wall and one
-# to its right lies the wall. Three seeds support the large differences, and no others.
+# much (-18 to -21). With small networks, too, the whole run takes 9 s instead of 77, earns hardly less (-20 to -21), and first earns -25 after
+# 5 to 7 s instead of 33 to 42; small networks with three members depend on the seed (-20 to -35), and why is not shown here. 500
+# sequences earn no more than 200. Cheap and not enough are 100 gradient steps (-30 to -44), and 50 sequences lose two to five points. CEM's
+# 120 sequences per plan earn little more than 100 gradient steps do (-28 to -40; with small networks -25 to -57). A likely reason, not tested
+# here: CEM hands back a mean, and between a way to the left of a wall and one to its right lies the wall. Five seeds support the large
+# differences, and no others.
 
 # %% [markdown]
 # ## 4. CartPole with growing data

@@ -416,8 +416,8 @@ ledger_table("q5", cheetah, SCALE)
 # - Compare planners at equal numbers of model calls, over seeds, with intervals. A single run shows next to
 #   nothing.
 # - The worst run is a result, too.
-# - A warm start is worth much: some 57 on the swing-up, as much as iCEM has over CEM there. The fill of its last action hardly
-#   matters.
+# - A warm start is worth much: some 57 on the swing-up, as much as iCEM has over CEM there with the fewest sequences. The fill of its last
+#   action hardly matters.
 # - How much the search matters depends on the task: on its dimension, its horizon, and the precision that it
 #   needs.
 # - In a learned model a stronger search also finds the model's errors. That is where next week begins: a

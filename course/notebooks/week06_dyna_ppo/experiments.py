@@ -306,9 +306,9 @@ if longer is not None:
 # horizon's lead can't be bought with passes through real data. With small batches it may be the same at a horizon of 5: of the control's five runs that ever earned 475 two end at 144
 # and 165, and all seven of Dyna-PPO's end at 500.
 #
-# (d) In CPU seconds for 5120 steps: PPO 1, the control 5, Dyna-PPO with a horizon of 20: 24 (large batches) and 84 (small ones). Until the first 475 (medians): PPO 2, in the
-# eight seeds of ten that get there at all, the control of horizon 20 some 23 (nine of ten), PPO with many updates 7, Dyna-PPO with a horizon of 20: 6. So what is
-# dear is to go on after the task is solved. Where real steps are free, as in a fast simulator, PPO is the best buy, with many updates where it has to get there for sure, and a model is not shown to be
+# (d) In CPU seconds for 5120 steps: PPO 1, the control 5, Dyna-PPO with a horizon of 20: 24 (large batches) and 84 (small ones). Until the first 475 (medians of those
+# that get there): PPO 2 (eight seeds of ten), the control 7, that of horizon 20 some 22 (nine of ten), Dyna-PPO with a horizon of 20: 6. So what is
+# dear is to go on after the task is solved. Where real steps are free, as in a fast simulator, PPO is the best buy, with many updates where it has to get there for sure: the model is not shown to be
 # quicker. Where a step costs a second of a robot, 2000 steps instead of 7,700 decide, and they cost no computing.
 #
 # **Rubric.** 1 point: (a) does not conclude more from three seeds than they hold. 2 points: (b) the speed with horizon 5 is explained by gradient steps,
@@ -384,8 +384,8 @@ show_pareto("pareto-dyna-ppo")
 # %% [markdown]
 # Look at both pictures: they rank the settings differently. On the left those that imagine less, `32 rollouts` or `2 imagined batches`, stand
 # on the front: 500 in all five seeds (with `32 rollouts` 467 in one of them), for half the computing of the preset. On the right the preset
-# solves the task no later than they do, after 3 to 7 s: what it spends on each real step it saves in steps. PPO with 60 passes was as quick in
-# three seeds, and did not get there in the other two. Small real batches save real steps, as you saw above, and cost two to three times the seconds until the task is solved.
+# solves the task at about the same time, after 3 to 7 s (they: 4 to 7 and 3 to 10): what it spends on each real step it saves in steps. PPO with 60
+# passes was as quick in three seeds, and did not get there in the other two. Small real batches save real steps, as you saw above, and cost two to three times the seconds until the task is solved.
 
 # %% [markdown]
 # ### Where the agent has been, and what the model remembers
