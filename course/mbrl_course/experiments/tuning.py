@@ -217,12 +217,8 @@ def _refuse_impossible(
             except ConfigError as error:
                 errors.append(error)
         else:
-            alone = len(ranges) == 1
-            raise (
-                errors[0]
-                if alone
-                else ConfigError(f"{errors[0]}, and no value of another range goes with it")
-            )
+            more = ", and no value of another range goes with it" if len(ranges) > 1 else ""
+            raise ConfigError(f"{errors[0]}{more}")
 
 
 def run_trials(search: Search, progress: bool = False) -> None:
