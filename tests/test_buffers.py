@@ -224,3 +224,7 @@ def test_a_state_fits_its_capacity_only() -> None:
     state = buffer_of(7, [3]).state_dict()
     with pytest.raises(ValueError, match="a buffer of 7, expected 8"):
         ReplayBuffer(8, 2, 1).load_state_dict(state)
+    with pytest.raises(ValueError, match="a buffer with obs of width 2, expected 3"):
+        ReplayBuffer(7, 3, 1).load_state_dict(state)
+    with pytest.raises(ValueError, match="a buffer with action of width 1, expected 2"):
+        ReplayBuffer(7, 2, 2).load_state_dict(state)

@@ -9,6 +9,7 @@ from torch.distributions import Normal
 
 from mbrl_course.buffers import Batch
 from mbrl_course.calibration import expected_calibration_error, interval_coverage, rank_correlation
+from mbrl_course.dynamics import DynamicsModel
 from mbrl_course.ensembles import (
     EnsembleConfig,
     GaussianEnsemble,
@@ -222,6 +223,8 @@ def test_calibration_of_a_right_and_of_an_overconfident_model():
     torch.testing.assert_close(confident, truth, atol=0.01, rtol=0)
     assert expected_calibration_error(torch.zeros(100_000), torch.ones(100_000), target) < 0.01
     assert expected_calibration_error(torch.zeros(100_000), half, target) > 0.15
+    with pytest.raises(ValueError, match=r"shapes \[\[5, 1\], \[5, 1\], \[5\]\], expected all the same"):
+        interval_coverage(torch.zeros(5, 1), torch.ones(5, 1), torch.zeros(5), levels)
 
 
 def test_rank_correlation_is_that_of_scipy():
@@ -248,9 +251,40 @@ def test_bad_configurations_are_refused_by_name(field, value):
 
 def test_a_fit_that_breaks_down_says_so():
     data = linear_batch(50, noise=0.3)
-    data.next_obs[7] = torch.inf
-    with pytest.raises(FloatingPointError, match=r"the loss is (nan|inf) after 1 epochs: are"):
-        GaussianEnsemble(2, 2, small()).fit(data, max_epochs=3, generator=generator(0))
+    with pytest.raises(FloatingPointError, match=r"the loss is (nan|inf) after \d+ epochs: are"):
+        GaussianEnsemble(2, 2, small(learning_rate=1e30)).fit(data, max_epochs=9, generator=generator(0))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda d: d._replace(next_obs=d.next_obs[:, 0]), r"next_obs has shape \[50\], expected \[50, 2\]"),
+        (
+            lambda d: d._replace(next_obs=d.next_obs[:, :1]),
+            r"next_obs has shape \[50, 1\], expected \[50, 2\]",
+        ),
+        (lambda d: d._replace(obs=d.obs.masked_fill(d.obs > 1, torch.nan)), r"obs holds NaN or infinity"),
+    ],
+)
+@pytest.mark.parametrize("kind", [GaussianEnsemble, DynamicsModel])
+def test_data_that_do_not_fit_leave_the_model_as_it_was(kind, spoil, message):
+    model = kind(2, 2)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match=message):
+        model.fit(spoil(linear_batch(50, noise=0.3)), max_epochs=1, generator=generator(0))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", [GaussianEnsemble, DynamicsModel])
+def test_data_in_float64_are_welcome(kind):
+    data = linear_batch(50, noise=0.3)
+    double = Batch(*(x.double() if x.is_floating_point() else x.to(torch.uint8) for x in data))
+    states = []
+    for batch in (data, double):
+        model = kind(2, 2, generator=generator(1))
+        model.fit(batch, max_epochs=1, generator=generator(0))
+        states.append(model.state_dict())
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 
 def test_a_learned_end_is_no_part_of_the_ensemble():

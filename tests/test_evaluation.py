@@ -122,6 +122,12 @@ def test_learning_curve_keeps_the_points_that_all_seeds_have_reached() -> None:
             lambda: learning_curve(pd.DataFrame({"seed": [0], "x": [1]})),
             "no column 'env_steps'; it has seed, x",
         ),
+        (
+            lambda: learning_curve(
+                pd.DataFrame({"seed": [0, 0], "env_steps": [1, 1], "eval_return": [0.0, 100.0]})
+            ),
+            "several rows for one seed and 'env_steps': choose one variant",
+        ),
     ],
 )
 def test_bad_scores_are_refused(call: Callable[[], Any], message: str) -> None:

@@ -37,6 +37,7 @@ from mbrl_course.experiments.tables import (
     read_logs,
     results_text,
     thresholds_of,
+    unfinished_seeds,
 )
 from mbrl_course.experiments.tuning import Range, final_score, parse_range, tune
 
@@ -310,14 +311,18 @@ def test_figures_and_tables_come_from_the_logs_alone(tmp_path, capsys, monkeypat
     assert "mbrl-course run q1 --scale smoke" in capsys.readouterr().err
 
 
-def test_unfinished_seeds_are_drawn_too(tmp_path):
+def test_unfinished_seeds_are_drawn_too_and_named(tmp_path, capsys):
     quick(out=tmp_path)
+    assert unfinished_seeds("warm-start", "smoke", tmp_path) == {}
     (path,) = (tmp_path / "warm-start").glob("*/seed_1.csv")
     lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
     path.with_name("seed_1.partial.csv").write_text("\n".join(lines[:2]) + "\n")
     path.unlink()
     logs = read_logs("warm-start", "smoke", tmp_path)
     assert logs.groupby("seed").size().tolist() == [3, 1]
+    assert list(unfinished_seeds("warm-start", "smoke", tmp_path).values()) == [[1]]
+    assert main(["plot", "warm-start", "--scale", "smoke", "--out", str(tmp_path)]) == OK
+    assert re.search(r"not finished, so these rows end early: .*, seeds 1\n", capsys.readouterr().out)
 
 
 def test_results_name_what_ships_and_what_was_published():

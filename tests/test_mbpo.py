@@ -99,8 +99,14 @@ def test_branched_rollouts_stop_at_their_ends_and_nowhere_else(limits, length):
         next_obs = obs + torch.tensor([1.0, 0.0])
         return next_obs, action[:, 0], next_obs[:, 0] >= ends[obs[:, 1].long()]
 
+    def numbered(obs, action):  # 0 and 1 instead of False and True
+        next_obs, reward, terminated = step(obs, action)
+        return next_obs, reward, terminated.long()
+
     start = torch.stack([torch.zeros(len(limits)), torch.arange(len(limits)).float()], dim=1)
     batch = branched_rollout(step, lambda obs: 10 * obs[:, :1], start, length)
+    same = branched_rollout(numbered, lambda obs: 10 * obs[:, :1], start, length)
+    assert all(torch.equal(*columns) for columns in zip(batch, same, strict=True))
     for n, limit in enumerate(limits):
         own = batch.take(batch.obs[:, 1] == n)
         steps = min(limit, length)
@@ -399,6 +405,7 @@ def test_it_learns_to_balance():
         ("model_hidden_sizes", (0,)),
         ("num_elites", 9),
         ("penalty", -1.0),
+        ("penalty", math.inf),
         ("model_learning_rate", 0.0),
         ("updates_per_step", 0),
         ("lr_schedule", "sudden"),

@@ -50,6 +50,8 @@ def test_bad_input_is_named():
         model.predict(torch.zeros(5, 2), torch.zeros(5, 3, 1))
     with pytest.raises(ValueError, match=r"obs has shape \[5, 4, 2\], expected \[5, 5, D\]"):
         model.fit(torch.zeros(5, 4, 2), torch.zeros(5, 4, 1), 1)
+    with pytest.raises(ValueError, match="obs or actions hold NaN or infinity"):
+        model.fit(torch.full((5, 5, 2), torch.nan), torch.zeros(5, 4, 1), 1)
     with pytest.raises(ValueError, match=r"obs has shape \[5, 3\], expected \[\.\.\., 2\]"):
         model.predict(torch.zeros(5, 3), torch.zeros(5, 4, 1))
     with pytest.raises(ValueError, match=r"actions has shape \[5, 4, 2\], expected \[\.\.\., 1\]"):

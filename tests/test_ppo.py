@@ -35,9 +35,20 @@ def test_gae_is_the_naive_double_loop(seed, gamma, gae_lambda):
     rewards, values, next_values = torch.randn(3, 9, 2, generator=g)
     terminated, truncated = torch.rand(2, 9, 2, generator=g) < 0.2
     arguments = (rewards, values, next_values, terminated, truncated, gamma, gae_lambda)
-    torch.testing.assert_close(
-        generalized_advantages(*arguments), naive_advantages(*arguments), rtol=1e-4, atol=1e-5
-    )
+    advantages = generalized_advantages(*arguments)
+    torch.testing.assert_close(advantages, naive_advantages(*arguments), rtol=1e-4, atol=1e-5)
+    whole = (*arguments[:3], terminated.long(), truncated.to(torch.uint8), gamma, gae_lambda)
+    assert torch.equal(generalized_advantages(*whole), advantages)
+
+
+def test_a_state_of_other_environments_changes_nothing():
+    agent, other = (PPO("CartPole-v1", PPOConfig(num_envs=n, num_steps=4), seed=n) for n in (2, 3))
+    before = [weight.clone() for weight in agent.policy.parameters()]
+    with pytest.raises(
+        ValueError, match="an agent with 3 environments, expected 2, the num_envs of this one"
+    ):
+        agent.load_state_dict(other.state_dict())
+    assert all(torch.equal(*pair) for pair in zip(before, agent.policy.parameters(), strict=True))
 
 
 def test_terminated_masks_the_bootstrap_and_truncated_does_not():

@@ -45,6 +45,9 @@ def test_target_and_losses_in_closed_form():
     next_q = torch.tensor([[3.0, 9.0], [2.0, 9.0]])
     target = critic_target(reward, terminated, next_q, torch.tensor([-1.0, 0.0]), 0.5, 0.9)
     torch.testing.assert_close(target, torch.tensor([1 + 0.9 * (2 + 0.5), 1.0]))
+    for dtype in (torch.uint8, torch.int64, torch.float32):  # as data sets of others have it
+        same = critic_target(reward, terminated.to(dtype), next_q, torch.tensor([-1.0, 0.0]), 0.5, 0.9)
+        assert torch.equal(same, target)
     q = torch.tensor([[1.0, 2.0], [0.0, 0.0]])
     assert critic_loss(q, torch.tensor([1.0, 0.0])).item() == pytest.approx(2 + 0.5)
     log_prob = torch.tensor([0.5, -0.5])

@@ -74,6 +74,12 @@ def test_ranges_are_written_as_they_are_read(text):
     assert f"{name}={tried}" == text
 
 
+def test_a_range_of_whole_numbers_has_no_fractions():
+    with pytest.raises(ConfigError, match=r"'x=1\.5\.\.3' has fractions, expected whole numbers for x"):
+        parse_range("x=1.5..3", {"x": int})
+    assert parse_range("x=1.5..3", {"x": float})[1].low == 1.5
+
+
 def test_values_that_only_go_together_are_taken(tmp_path, monkeypatch):
     def run(name, seeds, scale, overrides, **kwargs):
         return pd.DataFrame(

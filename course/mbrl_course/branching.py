@@ -71,7 +71,9 @@ def branched_rollout(step: StepFunction, act: Callable[[Tensor], Tensor], obs: T
     for _ in range(length):
         action = act(obs)
         next_obs, reward, terminated = step(obs, action)
-        batch = Batch(obs, action, reward, next_obs, terminated, torch.zeros_like(terminated))
+        batch = Batch(
+            obs, action, reward, next_obs, terminated.bool(), torch.zeros(len(obs), dtype=torch.bool)
+        )
         batch = batch.take(next_obs.isfinite().all(dim=-1) & reward.isfinite())
         batches.append(batch)
         obs = batch.next_obs[~batch.terminated]  # [N', D], those that go on
@@ -89,8 +91,7 @@ def model_buffer_capacity(num_rollouts: int, length: int, retained_fits: int) ->
     Args:
         num_rollouts: rollouts after each fit.
         length: k, steps of each.
-        retained_fits: for so many fits an imagined transition is kept; for more, where rollouts end early and
-            bring fewer transitions, as in MBPO's own code.
+        retained_fits: for so many fits an imagined transition is kept, if no rollout ends early.
 
     Returns:
         Their product; 1 where that is 0, since a buffer has to hold something.
@@ -159,7 +160,7 @@ def elite_disagreement(means: Tensor, scale: Tensor) -> Tensor:
         scale: standard deviation of the data's changes of state, [D]; it is the unit of each dimension.
 
     Returns:
-        The root of the variance over elites, averaged over dimensions, [N].
+        The root of the mean over dimensions of the variance over elites, [N].
     """
     return epistemic_variance(means, scale).sqrt()
 
@@ -168,7 +169,8 @@ def penalized_reward(reward: Tensor, disagreement: Tensor, beta: float) -> Tenso
     """reward - beta * disagreement: where the members of the ensemble differ, there is less to be had.
 
     A policy looks for the model's mistakes, as they can be the most rewarding places of all; the penalty
-    makes them unattractive (as in MOPO; Yu et al., 2020, "MOPO: Model-based offline policy optimization").
+    makes them unattractive. MOPO does so with the largest standard deviation that a member predicts (Yu et
+    al., 2020, "MOPO: Model-based offline policy optimization").
 
     Args:
         reward: [N].

@@ -221,13 +221,17 @@ class ReplayBuffer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continues from what `state_dict` of a buffer of the same capacity returned.
+        """Continues from what `state_dict` of a buffer of the same capacity and widths returned.
 
         Raises:
-            ValueError: the other buffer had another capacity.
+            ValueError: the other buffer had another capacity, or other widths.
         """
         if state["capacity"] != self.capacity:
             raise ValueError(f"the state is of a buffer of {state['capacity']}, expected {self.capacity}")
+        for name, width in (("obs", self.obs_dim), ("action", self.action_dim)):
+            if state["data"][name].shape[1] != width:
+                got = f"the state is of a buffer with {name} of width {state['data'][name].shape[1]}"
+                raise ValueError(f"{got}, expected {width}")
         for name, values in state["data"].items():
             getattr(self.data, name)[: state["size"]] = values
         self.position, self.size = state["position"], state["size"]

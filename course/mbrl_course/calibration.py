@@ -23,14 +23,22 @@ def interval_coverage(mean: Tensor, std: Tensor, target: Tensor, levels: Tensor)
 
     Returns:
         Share of the targets within mean +- z(p) std, [L]; equal to `levels` where the model is calibrated.
+
+    Raises:
+        ValueError: mean, std and target differ in shape.
     """
+    if not mean.shape == std.shape == target.shape:
+        shapes = [list(x.shape) for x in (mean, std, target)]
+        raise ValueError(f"mean, std and target have the shapes {shapes}, expected all the same")
     z = math.sqrt(2) * torch.erfinv(levels.double())  # [L], |N(0, 1)| < z has probability p
     error = ((target - mean).abs() / std).flatten().double()  # [M]
     return (error.unsqueeze(0) <= z.unsqueeze(1)).double().mean(dim=1)  # [L]
 
 
 def expected_calibration_error(mean: Tensor, std: Tensor, target: Tensor, num_levels: int = 19) -> float:
-    """Mean of |coverage(p) - p| over evenly spaced p in (0, 1): 0 is perfect (Kuleshov et al., 2018).
+    """Mean of |coverage(p) - p| over evenly spaced p in (0, 1), of central intervals: 0 is perfect.
+
+    After Kuleshov et al., 2018, who square the gaps and take one-sided intervals.
 
     Args:
         mean: predicted, [...].

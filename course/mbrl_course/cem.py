@@ -15,6 +15,7 @@ from typing import Generic, Literal, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from mbrl_course.envs.task import action_bounds
 from mbrl_course.mpc import Model, ScoreFunction, make_score_fn, rank_invalid_last
 
 Fill = Literal["repeat", "zero"]
@@ -238,7 +239,7 @@ class WarmStartPlanner(Generic[Config]):
         aggregate: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         """Plans in `model`, actions from `low` [A] to `high` [A]; `aggregate` as in `make_score_fn`."""
-        self.model, self.low, self.high = model, low, high
+        self.model, (self.low, self.high) = model, action_bounds(low, high)
         self.config = config or type(self).default_config()
         self.generator, self.aggregate = generator, aggregate
         self.last_plan: Tensor | None = None
@@ -264,4 +265,4 @@ class CEMPlanner(WarmStartPlanner[CEMConfig]):
         score_fn = make_score_fn(self.model, obs, self.aggregate)
         mean = self.initial_mean()
         self.last_plan = cem_plan(score_fn, mean, self.low, self.high, self.config, self.generator)
-        return self.last_plan
+        return self.last_plan.clone()  # whoever changes the plan does not change the next search

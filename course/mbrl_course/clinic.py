@@ -37,7 +37,8 @@ class Interval(NamedTuple):
 def interquartile_mean(scores: Tensor) -> Tensor:
     """The mean of what is left of n scores without the floor(n / 4) lowest and the floor(n / 4) highest.
 
-    Less shaken by one bad seed than the mean, and steadier than the median (Agarwal et al., Section 4.3).
+    Less shaken by one bad seed than the mean, and made of more of the runs than the median (Agarwal et al.,
+    Section 4.3).
 
     Args:
         scores: [..., seeds, tasks]; the quarters are those of all seeds and tasks together.
@@ -178,7 +179,7 @@ def shaping_reward(
         gamma: discount of the agent that is trained with it, in (0, 1].
         obs: s, [..., D].
         next_obs: s', [..., D].
-        terminated: whether s' ended the episode, bool [...]; the step limit is no such end.
+        terminated: whether s' ended the episode, bool [...].
 
     Returns:
         F, to be added to the reward, [...].

@@ -10,6 +10,7 @@ Whether that helps is an open question in each task: a model that is wrong teach
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from mbrl_course.buffers import Batch, ReplayBuffer
 from mbrl_course.ensembles import EnsembleConfig, GaussianEnsemble
+from mbrl_course.envs.planned import PlannedActions
 from mbrl_course.envs.task import Task
 from mbrl_course.imagination import (
     corrupt_model,
@@ -150,14 +152,15 @@ class DynaPPO:
             seed: of everything.
             learned_end: a termination function to be learned; the task's own is used where there is none.
         """
-        self.task, self.config = task, config or DynaPPOConfig()
-        self.ppo = PPO(task.make_env, self.config, seed)
+        self.task, self.config, seed = task, config or DynaPPOConfig(), int(seed)
+        self.ppo = PPO(lambda: PlannedActions(task), self.config, seed)
         # not PPO's own, which stays as it is without a model
         self.generator = torch.Generator().manual_seed(*independent_seeds(seed, 1))
         self.learned_end = learned_end
         self.choices: Tensor | None = None
         if isinstance(self.ppo.action_space, gym.spaces.Discrete):
-            self.choices = planned_actions(task, int(self.ppo.action_space.n))
+            space = self.ppo.action_space
+            self.choices = planned_actions(task, int(space.n), int(space.start))
         self.model = GaussianEnsemble(
             task.obs_dim,
             task.action_dim,
@@ -174,6 +177,10 @@ class DynaPPO:
         if self.choices is not None:
             return self.choices[action]
         return action.clamp(self.task.action_low, self.task.action_high)
+
+    def act(self, obs: Tensor) -> Tensor:
+        """The most likely planned action [..., A] in each state obs [..., D]."""
+        return self.to_planned(self.ppo.policy.best_action(obs))
 
     def train(self, total_steps: int, on_batch: Callable[[DynaPPO], None] | None = None) -> None:
         """Goes on until `total_steps` real steps are spent; `on_batch` is called after each real batch."""
@@ -240,14 +247,14 @@ class DynaPPO:
         return self.ppo.make_batch(obs, action, log_prob, reward, next_obs, terminated, truncated, valid)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a resumed run needs."""
-        parts = {name: part.state_dict() for name, part in self._parts().items()}
+        """Everything that a resumed run needs; a copy, which further training leaves alone."""
+        parts = copy.deepcopy({name: part.state_dict() for name, part in self._parts().items()})
         return {**parts, "generator": self.generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues from what `state_dict` returned."""
         for name, part in self._parts().items():
-            part.load_state_dict(state[name])
+            part.load_state_dict(copy.deepcopy(state[name]))
         self.generator.set_state(state["generator"])
 
     def _parts(self) -> dict[str, Any]:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from mbrl_course.buffers import Batch
+from mbrl_course.buffers import Batch, check_transitions
 from mbrl_course.envs.task import RewardFunction, TerminationFunction, never_terminates
 from mbrl_course.fitting import (
     EarlyStopping,
@@ -305,6 +305,7 @@ class DynamicsModel(nn.Module):
         """Normalised inputs [N, D + A] and targets [N, D (+ 1)] of the networks; fits the normalizers."""
         if len(data.obs) == 0:
             raise ValueError("there are no transitions to fit a model to")
+        data = check_transitions(data, self.obs_dim, self.action_dim)
         inputs = torch.cat([data.obs, data.action], dim=-1)  # [N, D + A]
         targets = data.next_obs - data.obs  # [N, D]
         if self.config.learn_reward:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 from tqdm.auto import tqdm
 
-from mbrl_course.buffers import Batch
+from mbrl_course.buffers import Batch, check_transitions
 from mbrl_course.dynamics import Normalizer
 from mbrl_course.envs.task import RewardFunction, TerminationFunction, never_terminates
 from mbrl_course.fitting import split_holdout
@@ -140,7 +140,7 @@ def choose_elites(holdout_losses: Tensor, num_elites: int) -> Tensor:
 
     Args:
         holdout_losses: [E]; NaN ranks last.
-        num_elites: how many to keep (MBPO: 5 of 7; Janner et al., 2019, Appendix C).
+        num_elites: how many to keep (5 of 7 in the code of MBPO; Janner et al., 2019).
 
     Returns:
         Their numbers, [num_elites].
@@ -164,7 +164,8 @@ class EnsembleConfig:
         batch_size: transitions per gradient step and member.
         holdout_fraction: share of the data for early stopping and for choosing elites, in [0, 1).
         patience: a fit stops after this many epochs in which no member improved its hold-out MSE by 1 %; each
-            goes back to its own best epoch.
+            goes back to its own best epoch. With few data an epoch is few steps: take more patience then, or
+            smaller batches.
         bootstrap: each member sees its own bootstrap of the data; otherwise all see all.
         learn_reward: predict the reward too, as one more output.
         bound_penalty: weight of the regulariser that pulls the learned bounds together.
@@ -242,6 +243,9 @@ class Prediction(NamedTuple):
 class GaussianEnsemble(nn.Module):
     """E networks, each of which predicts a Gaussian over the normalised change of the state (and the reward).
 
+    Its `state_dict` is that of the weights, the normalizers and the elites; to go on with a fit, save that of
+    `optimizer`, too.
+
     Attributes:
         network: the networks, as one batched `EnsembleMLP` with two outputs per predicted dimension.
         min_log_var: learned lower bound of the log-variance, [T], T = D (+ 1 with a learned reward).
@@ -259,8 +263,13 @@ class GaussianEnsemble(nn.Module):
         terminated: TerminationFunction = never_terminates,
         generator: torch.Generator | None = None,
     ) -> None:
-        """An untrained ensemble; the arguments are those of `mbrl_course.dynamics.DynamicsModel`."""
+        """An untrained ensemble; the arguments are those of `mbrl_course.dynamics.DynamicsModel`.
+
+        `generator` draws the weights, and later what is drawn without a generator of its own: a planner
+        passes none.
+        """
         super().__init__()
+        self.generator = generator
         self.config = config = config or EnsembleConfig()
         self.obs_dim, self.action_dim, self.ensemble_size = obs_dim, action_dim, config.ensemble_size
         self.reward = reward
@@ -345,7 +354,7 @@ class GaussianEnsemble(nn.Module):
             Losses, and each member's best epoch.
 
         Raises:
-            ValueError: there are no data.
+            ValueError: there are no data, or they have wrong shapes or hold NaN.
             FloatingPointError: the loss is not finite any more.
         """
         inputs, targets = self._training_data(data)
@@ -375,6 +384,7 @@ class GaussianEnsemble(nn.Module):
         """Normalised inputs [N, D + A] and targets [N, T]; fits the normalizers."""
         if len(data.obs) == 0:
             raise ValueError("there are no transitions to fit an ensemble to")
+        data = check_transitions(data, self.obs_dim, self.action_dim)
         inputs = torch.cat([data.obs, data.action], dim=-1)  # [N, D + A]
         targets = data.next_obs - data.obs  # [N, D]
         if self.config.learn_reward:
@@ -462,7 +472,7 @@ class GaussianEnsemble(nn.Module):
             action: [N, A] or [E, N, A].
             members: numbers of the members to use, [E]; all by default.
             sample: draw from each member's Gaussian; otherwise take its mean.
-            generator: source of randomness.
+            generator: source of randomness; the ensemble's own by default.
 
         Returns:
             next_obs [E, N, D], reward [E, N], terminated (bool) [E, N].
@@ -470,6 +480,7 @@ class GaussianEnsemble(nn.Module):
         Raises:
             ValueError: a wrong width, or neither a reward function nor a learned reward is there.
         """
+        generator = self.generator if generator is None else generator
         prediction = self.predict(obs, action, members)
         next_obs = prediction.obs
         if sample:
@@ -499,11 +510,12 @@ class GaussianEnsemble(nn.Module):
             obs: [N, D].
             action: [N, A].
             sample: draw from the elite's Gaussian; otherwise take its mean.
-            generator: source of randomness.
+            generator: source of randomness; the ensemble's own by default.
 
         Returns:
             next_obs [N, D], reward [N], terminated (bool) [N].
         """
+        generator = self.generator if generator is None else generator
         num_rows, num_elites = len(obs), len(self.elites)
         share = -(-num_rows // num_elites)  # rows per elite, rounded up
         members = self.elites[torch.randperm(num_elites, generator=generator)]

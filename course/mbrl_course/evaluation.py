@@ -284,11 +284,16 @@ def learning_curve(
         One row per value of `x` that every seed has reached: the columns `x`, "iqm", "low", "high", "seeds".
 
     Raises:
-        ValueError: a column is missing, or the seeds share no value of `x`.
+        ValueError: a column is missing, a seed has several rows for one value of `x`, or the seeds share no
+            value.
     """
     missing = [column for column in ("seed", x, y) if column not in frame.columns]
     if missing:
         raise ValueError(f"the table has no column {missing[0]!r}; it has {', '.join(frame.columns)}")
+    if frame.duplicated(["seed", x]).any():
+        raise ValueError(
+            f"the table has several rows for one seed and {x!r}: choose one variant of them first"
+        )
     table = frame.pivot_table(index="seed", columns=x, values=y).dropna(axis="columns")
     if table.empty:
         raise ValueError(f"no value of {x!r} has been reached by every seed")
@@ -364,14 +369,14 @@ def _steps(
 ) -> Iterator[Transition]:
     """Steps through one episode until it is terminated or truncated."""
     first, _ = env.reset(seed=seed)
-    obs = torch.as_tensor(np.asarray(first), dtype=torch.float32)  # [D]
+    obs = torch.tensor(first, dtype=torch.float32)  # [D], a copy: an environment may go on in its array
     if on_reset is not None:
         on_reset()
     done = False
     while not done:
         action = _checked(policy(obs), (task.action_dim,))
         after, reward, terminated, truncated, _ = env.step(task.to_env_action(action))
-        next_obs = torch.as_tensor(np.asarray(after), dtype=torch.float32)
+        next_obs = torch.tensor(after, dtype=torch.float32)
         if bar is not None and bar.n < bar.total:
             bar.update()
         # cloned, since a row of a planner's action sequences would keep all of them in memory

@@ -161,6 +161,7 @@ def sweep(options: argparse.Namespace) -> int:
 def plot(options: argparse.Namespace) -> int:
     """Draws the figure and prints the table."""
     from mbrl_course.experiments import tables
+    from mbrl_course.experiments.shipping import seed_text
 
     path = options.save or options.out / options.name / f"{options.scale}.png"
     logs = _explained(options.name, lambda: tables.own_logs(options.name, options.scale, options.out))
@@ -168,6 +169,8 @@ def plot(options: argparse.Namespace) -> int:
         logs = _explained(options.name, lambda: tables.read_logs(options.name, options.scale, options.out))
         print(f"nothing of it was run in {options.out}/ at this scale: this is what ships with the course")
     print(_explained(options.name, lambda: tables.tables_text(options.name, logs)))
+    for changes, seeds in tables.unfinished_seeds(options.name, options.scale, options.out).items():
+        print(f"not finished, so these rows end early: {changes}, seeds {seed_text(seeds)}")
     print(_explained(options.name, lambda: tables.save_figure(options.name, logs, path)))
     return OK
 

@@ -20,7 +20,7 @@ from mbrl_course.mpc import StepFunction, rank_invalid_last, rollout, sequence_r
 from mbrl_course.pets import worst_case
 
 
-def planned_actions(task: Task, num_choices: int) -> Tensor:
+def planned_actions(task: Task, num_choices: int, first: int = 0) -> Tensor:
     """The planned action behind each choice of a discrete policy.
 
     Models know planned actions in `task.action_low` to `task.action_high`; a discrete policy knows numbers.
@@ -29,18 +29,19 @@ def planned_actions(task: Task, num_choices: int) -> Tensor:
     Args:
         task: a task with one planned action, whose `to_env_action` makes a number of it.
         num_choices: n, how many actions the environment knows.
+        first: the number of the first one.
 
     Returns:
         [n, 1].
 
     Raises:
-        ValueError: the task does not turn these planned actions into the numbers 0 .. n - 1.
+        ValueError: the task does not turn these planned actions into n numbers from `first` on.
     """
     low, high = task.action_low[0].item(), task.action_high[0].item()
     table = torch.linspace(low, high, num_choices).unsqueeze(1)  # [n, 1]
     meant = [task.to_env_action(row) for row in table]
-    if task.action_dim != 1 or meant != list(range(num_choices)):
-        expected = f"0 to {num_choices - 1}"
+    if task.action_dim != 1 or meant != list(range(first, first + num_choices)):
+        expected = f"{first} to {first + num_choices - 1}"
         raise ValueError(f"task {task.name!r} turns {table.squeeze(1).tolist()} into {meant}, not {expected}")
     return table
 
@@ -211,8 +212,9 @@ def errors_by_age(model: GaussianEnsemble, data: Batch, num_groups: int) -> Tens
 def worst_case_scores(step: StepFunction, num_members: int, obs: Tensor, action_sequences: Tensor) -> Tensor:
     """What plans are worth in the member in which each of them fares worst: robust planning in an ensemble.
 
-    Each member is a world of its own; a plan has to do well in all of them (as EPOpt asks of policies:
-    Rajeswaran et al., 2017, "EPOpt: learning robust neural network policies using model ensembles").
+    Each member is a world of its own; a plan has to do well in all of them. (EPOpt asks something milder of
+    policies, to do well on average in the worst share of them: Rajeswaran et al., 2017, "EPOpt: learning
+    robust neural network policies using model ensembles".)
 
     Args:
         step: one step of the E members, each with N rows of its own; they share none of their predictions.

@@ -76,7 +76,7 @@ class LearnedTermination(nn.Module):
         Args:
             data: N transitions.
             num_steps: gradient steps.
-            batch_size: transitions in each.
+            batch_size: transitions in each, at least 2.
             learning_rate: of Adam, at the start; it falls to 0.
             generator: source of randomness.
 

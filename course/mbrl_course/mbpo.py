@@ -9,6 +9,8 @@ it is Dyna.
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -113,8 +115,8 @@ class MBPOConfig(SACConfig):
         if self.rollout_lengths[1] == 0 < self.rollout_lengths[0]:
             got = f"rollout_lengths is {self.rollout_lengths}"
             raise ValueError(f"{got}, expected no end of imagination: what was imagined would grow stale")
-        if not self.penalty >= 0:
-            raise ValueError(f"penalty is {self.penalty}, expected 0 or more")
+        if not 0 <= self.penalty < math.inf:
+            raise ValueError(f"penalty is {self.penalty}, expected a finite number, 0 or more")
         if self.penalty > 0 and self.num_elites == 1:
             got = f"penalty is {self.penalty} and num_elites 1"
             raise ValueError(f"{got}, expected at least 2 elites: one alone never disagrees")
@@ -152,6 +154,7 @@ class MBPO:
     def __init__(self, task: Task, config: MBPOConfig | None = None, seed: int = 0) -> None:
         """An untrained agent at the start of its first episode; `seed` is that of everything."""
         self.task, self.config = task, config or MBPOConfig()
+        seed = int(seed)
         self.generator = torch.Generator().manual_seed(seed)  # of SAC, and of which transitions it sees
         # the model has its own, so that SAC's stays as it is without a model
         self.model_generator = torch.Generator().manual_seed(*independent_seeds(seed, 1))
@@ -183,7 +186,7 @@ class MBPO:
 
     @staticmethod
     def _tensor(array: Any) -> Tensor:
-        return torch.as_tensor(array, dtype=torch.float32)
+        return torch.tensor(array, dtype=torch.float32)  # a copy: an environment may go on in its array
 
     def act(self, obs: Tensor) -> Tensor:
         """The policy's mode in the states obs [..., D]: [..., A]."""
@@ -286,8 +289,8 @@ class MBPO:
         self.counters.gradient_steps += 1
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a resumed run needs, the present episode and the random state included."""
-        parts = {name: part.state_dict() for name, part in self._parts().items()}
+        """Everything that a resumed run needs, the present episode and the random state included; a copy."""
+        parts = copy.deepcopy({name: part.state_dict() for name, part in self._parts().items()})
         return {
             **parts,
             "imagined": self.imagined.state_dict(),
@@ -303,7 +306,7 @@ class MBPO:
         self.imagined = resized(self.imagined, state["imagined"]["capacity"])
         self.imagined.load_state_dict(state["imagined"])
         for name, part in self._parts().items():
-            part.load_state_dict(state[name])
+            part.load_state_dict(copy.deepcopy(state[name]))
         self.model_generator.set_state(state["model_generator"])
         vars(self.counters).update(state["counters"])
         self.obs = state["obs"].clone()

@@ -43,7 +43,7 @@ def compounding_error(step: Callable[[Tensor, Tensor], Tensor], sequences: Batch
 def shifted_model_error(model_error: float, policy_error: float, slope: float) -> float:
     """The model's error under the new policy, to first order in how far that policy has moved.
 
-    eps_m' = eps_m + eps_pi * d eps_m' / d eps_pi (Janner et al., Section 4.2). The slope is measured: it
+    eps_m' = eps_m + eps_pi * d eps_m' / d eps_pi (Janner et al., Section 4.3). The slope is measured: it
     falls with the number of training data, and that is what makes models worth using.
 
     Args:

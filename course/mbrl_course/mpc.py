@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from mbrl_course.buffers import Batch, concatenate
-from mbrl_course.envs.task import Task
+from mbrl_course.envs.task import Task, action_bounds
 
 StepFunction = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 """`step(obs [E, N, D], action [E, N, A]) -> next_obs [E, N, D], reward [E, N], terminated [E, N]`."""
@@ -118,7 +118,8 @@ def make_score_fn(
         aggregate: turns the returns in each member [E, N] into one score [N]; their mean by default.
 
     Returns:
-        A function from action sequences [N, H, A] to scores [N].
+        A function from action sequences [N, H, A] to scores [N]; it raises a ValueError where model and
+        `aggregate` give something else.
 
     Raises:
         ValueError: `obs` is not a single state.
@@ -132,7 +133,11 @@ def make_score_fn(
     def score(action_sequences: Tensor) -> Tensor:
         imagined = rollout(model.step, obs, action_sequences, model.ensemble_size)
         returns = sequence_returns(imagined.rewards, imagined.terminated)  # [E, N]
-        return returns.mean(dim=0) if aggregate is None else aggregate(returns)  # [N]
+        scores = returns.mean(dim=0) if aggregate is None else aggregate(returns)  # [N]
+        if scores.shape != action_sequences.shape[:1]:
+            expected = f"[{len(action_sequences)}], one for each action sequence"
+            raise ValueError(f"the scores have shape {list(scores.shape)}, expected {expected}")
+        return scores
 
     return score
 
@@ -268,7 +273,7 @@ class RandomShootingPlanner:
         aggregate: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         """Plans in `model`, actions from `low` [A] to `high` [A]; `aggregate` as in `make_score_fn`."""
-        self.model, self.low, self.high = model, low, high
+        self.model, (self.low, self.high) = model, action_bounds(low, high)
         self.config = config or RandomShootingConfig()
         self.generator, self.aggregate = generator, aggregate
 
@@ -302,10 +307,10 @@ def run_episode(task: Task, planner: Planner, seed: int | None = None, max_steps
 
     def env_step(action: Tensor) -> tuple[Tensor, float, bool, bool]:
         next_obs, reward, terminated, truncated, _ = env.step(task.to_env_action(action))
-        return torch.as_tensor(next_obs, dtype=torch.float32), float(reward), terminated, truncated
+        return torch.tensor(next_obs, dtype=torch.float32), float(reward), terminated, truncated
 
-    try:
-        obs = torch.as_tensor(first_obs, dtype=torch.float32)
+    try:  # copies, as an environment may go on in the array that it returned
+        obs = torch.tensor(first_obs, dtype=torch.float32)
         return receding_horizon(obs, planner.plan, env_step, max_steps or task.max_steps)
     finally:
         env.close()

@@ -85,4 +85,4 @@ class MPPIPlanner(WarmStartPlanner[MPPIConfig]):
             weights = mppi_weights(scores, config.temperature * max(spread, 1e-6))  # [N]
             mean = torch.einsum("n,nha->ha", weights, sequences)
         self.last_plan = mean
-        return mean
+        return mean.clone()

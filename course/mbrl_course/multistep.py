@@ -115,9 +115,11 @@ class MultiStepModel(nn.Module):
             The loss of each step (normalised units, averaged over k).
 
         Raises:
-            ValueError: the stretches have another length than `num_steps`.
+            ValueError: the stretches have another length than `num_steps`, or hold NaN or infinity.
         """
         self._check(obs[:, 0], actions)
+        if not bool(obs.isfinite().all() and actions.isfinite().all()):
+            raise ValueError("obs or actions hold NaN or infinity, expected finite numbers")
         if obs.shape[1] != self.config.num_steps + 1:
             expected = f"[{len(obs)}, {self.config.num_steps + 1}, D]"
             raise ValueError(f"obs has shape {list(obs.shape)}, expected {expected}")

@@ -209,8 +209,13 @@ class ParticleModel:
         """Propagates `num_particles` particles through `ensemble`.
 
         Raises:
-            ValueError: TS1 or TS-infinity with a number of particles that the elites can't share evenly.
+            ValueError: an unknown propagation, no particles, or TS1 or TS-infinity with a number of them that
+                the elites can't share evenly.
         """
+        if propagation not in PROPAGATIONS:
+            raise ValueError(f"propagation is {propagation!r}, expected one of {PROPAGATIONS}")
+        if num_particles < 1:
+            raise ValueError(f"num_particles is {num_particles}, expected at least 1")
         self.ensemble, self.propagation, self.generator = ensemble, propagation, generator
         self.num_particles = 1 if propagation == "mean" else num_particles
         num_elites = ensemble.config.num_elites

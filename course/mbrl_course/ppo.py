@@ -7,6 +7,7 @@ and it is hungry for data: that is what a model is meant to help with.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -51,8 +52,8 @@ def generalized_advantages(
     Returns:
         Advantages, [T, N].
     """
-    deltas = rewards + gamma * next_values * ~terminated - values  # [T, N]
-    goes_on = ~(terminated | truncated)
+    deltas = rewards + gamma * next_values * terminated.logical_not() - values  # [T, N]
+    goes_on = terminated.logical_or(truncated).logical_not()
     advantages = torch.zeros_like(rewards)
     following = torch.zeros_like(rewards[0])  # [N]
     for t in range(len(rewards) - 1, -1, -1):
@@ -229,13 +230,16 @@ class PPO:
 
         Args:
             env: its name, as `gymnasium.make` takes it (`env_kwargs` go there too), or what makes one.
+                Continuous actions are in its own units: the first ones are near 0, with a standard deviation
+                of 0.6.
             config: settings.
             seed: of environments, weights and all draws.
 
         Raises:
             TypeError: its observations are not vectors.
+            ValueError: its continuous actions leave out 0.
         """
-        self.config = config or PPOConfig()
+        self.config, seed = config or PPOConfig(), int(seed)
         self.generator = torch.Generator().manual_seed(seed)
         make_env = partial(gym.make, env, **env_kwargs) if isinstance(env, str) else env
         self.envs = gym.vector.SyncVectorEnv(
@@ -246,6 +250,13 @@ class PPO:
         obs_space = self.envs.single_observation_space
         if not isinstance(obs_space, gym.spaces.Box) or len(obs_space.shape) != 1:
             raise TypeError(f"{env} has observations in {obs_space}, expected vectors")
+        if isinstance(self.action_space, gym.spaces.Box) and not self.action_space.contains(
+            np.zeros(self.action_space.shape, self.action_space.dtype)
+        ):
+            what = (
+                f"{env} has actions in {self.action_space}, expected bounds around 0, where the policy begins"
+            )
+            raise ValueError(f"{what}: gymnasium.wrappers.RescaleAction gives it such")
         self.policy = ActorCritic(
             obs_space.shape[0], self.action_space, self.config.hidden_sizes, self.generator
         )
@@ -266,7 +277,11 @@ class PPO:
         """Actions of the policy as the environments take them; continuous ones are clipped to the bounds."""
         if isinstance(self.action_space, gym.spaces.Box):
             return action.numpy().clip(self.action_space.low, self.action_space.high)
-        return action.numpy()
+        return action.numpy() + int(self.action_space.start)  # type: ignore[attr-defined]
+
+    def act(self, obs: Tensor) -> np.ndarray:
+        """The most likely action in each state obs [..., D], as the environment takes it."""
+        return self.to_env_action(self.policy.best_action(obs))
 
     @torch.no_grad()
     def collect(self, on_step: Callable[..., None] | None = None) -> RolloutBatch:
@@ -278,6 +293,9 @@ class PPO:
 
         Returns:
             The batch to learn from.
+
+        Raises:
+            ValueError: an environment returned a reward or an observation that is not finite.
         """
         columns: list[list[Tensor]] = [[] for _ in range(7)]
         for _ in range(self.config.num_steps):
@@ -288,6 +306,9 @@ class PPO:
             if done.any():  # with same-step autoreset, `obs` is already the next episode's first state
                 rows = np.flatnonzero(done)
                 next_obs[rows] = self._tensor(np.stack(list(info["final_obs"][rows])))
+            for name, seen in (("reward", reward), ("obs", next_obs.numpy())):
+                if not np.isfinite(seen).all():
+                    raise ValueError(f"the environments' {name} is {seen.tolist()}, expected finite numbers")
             transition = (self.obs, action, self._tensor(reward), next_obs)
             ends = (torch.as_tensor(terminated), torch.as_tensor(truncated))
             if on_step is not None:
@@ -396,10 +417,10 @@ class PPO:
                 on_batch(self)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a resumed run needs, the present episodes and the random state included."""
+        """Everything that a resumed run needs, the present episodes and the random state included; a copy."""
         return {
-            "policy": self.policy.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "policy": copy.deepcopy(self.policy.state_dict()),
+            "optimizer": copy.deepcopy(self.optimizer.state_dict()),
             "generator": self.generator.get_state(),
             "envs": [env.state_dict() for env in self.envs.envs],  # type: ignore[attr-defined]
             "counters": dict(vars(self.counters)),
@@ -409,9 +430,18 @@ class PPO:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continues from what `state_dict` returned."""
+        """Continues from what `state_dict` returned.
+
+        Raises:
+            ValueError: the state is of an agent with another number of environments.
+        """
+        if len(state["envs"]) != self.config.num_envs:
+            expected = f"{self.config.num_envs}, the num_envs of this one"
+            raise ValueError(
+                f"the state is of an agent with {len(state['envs'])} environments, expected {expected}"
+            )
         self.policy.load_state_dict(state["policy"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self.generator.set_state(state["generator"])
         for env, saved in zip(self.envs.envs, state["envs"], strict=True):
             env.load_state_dict(saved)  # type: ignore[attr-defined]

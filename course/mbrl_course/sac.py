@@ -7,6 +7,7 @@ policy's entropy. It learns from a replay buffer, so it can also learn from tran
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from mbrl_course.buffers import Batch
+from mbrl_course.envs.task import action_bounds
 from mbrl_course.networks import check_widths, relu_mlp, xavier_weights
 
 if TYPE_CHECKING:
@@ -70,7 +72,7 @@ def critic_target(
         [B] (Haarnoja et al., 2018, Eq. 2-3 and 8, with the smaller of two critics).
     """
     soft_value = next_q.amin(dim=0) - temperature * next_log_prob  # [B]
-    return reward + gamma * ~terminated * soft_value
+    return reward + gamma * terminated.logical_not() * soft_value
 
 
 def critic_loss(q: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -237,8 +239,8 @@ class SAC:
     ) -> None:
         """An untrained agent for observations [D] and actions between `low` [A] and `high` [A]."""
         self.config = config = config or SACConfig()
-        self.low, self.high, self.generator = low, high, generator
-        action_dim = len(low)
+        (self.low, self.high), self.generator = action_bounds(low, high), generator
+        action_dim = len(self.low)
         self.actor = Actor(obs_dim, action_dim, config.hidden_sizes, generator)
         self.critics = Critics(obs_dim, action_dim, config.hidden_sizes, generator)
         if config.init_gain is not None:
@@ -414,8 +416,10 @@ class SAC:
             weight.requires_grad_(on)
 
     def state_dict(self) -> dict[str, object]:
-        """Everything that a resumed run needs, random state included."""
-        state: dict[str, object] = {name: part.state_dict() for name, part in self._parts().items()}
+        """Everything that a resumed run needs, random state included; a copy."""
+        state: dict[str, object] = copy.deepcopy(
+            {name: part.state_dict() for name, part in self._parts().items()}
+        )
         state["log_temperature"] = self.log_temperature.detach().clone()
         if self.generator is not None:
             state["generator"] = self.generator.get_state()
@@ -424,7 +428,9 @@ class SAC:
     def load_state_dict(self, state: dict) -> None:
         """Continues from what `state_dict` returned."""
         for name, part in self._parts().items():
-            part.load_state_dict(state[name])
+            part.load_state_dict(
+                copy.deepcopy(state[name])
+            )  # an optimizer would go on in the caller's tensors
         with torch.no_grad():
             self.log_temperature.copy_(state["log_temperature"])
         if self.generator is not None and "generator" in state:

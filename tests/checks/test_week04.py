@@ -403,6 +403,12 @@ MISTAKES = {
         "torch.linspace(0, 1, num_levels)",
         "without both ends",
     ),
+    "shapes are not compared": (
+        CALIBRATION,
+        "if not mean.shape == std.shape == target.shape:",
+        "if False:",
+        "expected a ValueError, or each is compared with each",
+    ),
     "signed distances": (CALIBRATION, "levels).abs().mean()", "levels).mean()", "cancel"),
     "squared distances": (CALIBRATION, "levels).abs().mean()", "levels).square().mean()", "squared"),
     "largest distance": (CALIBRATION, "levels).abs().mean()", "levels).abs().max()", "largest"),
@@ -692,6 +698,8 @@ RIGHT = {
         from scipy.stats import norm, spearmanr
 
         def interval_coverage(mean, std, target, levels):
+            if len({mean.shape, std.shape, target.shape}) > 1:
+                raise ValueError("the shapes differ")
             error = ((target - mean) / std).abs().flatten().numpy()
             return torch.tensor([(error <= norm.ppf((1 + p) / 2)).mean() for p in levels.tolist()])
 
@@ -707,6 +715,8 @@ RIGHT = {
         CALIBRATION,
         """
         def interval_coverage(mean, std, target, levels):
+            if mean.shape != target.shape or std.shape != target.shape:
+                raise ValueError("shapes")
             probability = torch.erf((target - mean).abs() / std / 2**0.5).flatten()
             return torch.stack([(probability <= p).float().mean() for p in levels])
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gymnasium as gym
 
 from mbrl_course.envs import cartpole, gymnasium_tasks, half_cheetah, obstacles, pendulum, reacher
+from mbrl_course.envs.check import check_task
 from mbrl_course.envs.task import (
     DynamicsFunction,
     RewardFunction,
@@ -23,6 +24,7 @@ __all__ = [
     "Task",
     "TerminationFunction",
     "box_action",
+    "check_task",
     "get_task",
     "list_tasks",
     "never_terminates",

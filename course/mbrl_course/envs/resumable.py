@@ -1,7 +1,7 @@
 """An environment that can be put back into the middle of an episode, by living through it again.
 
 Gymnasium's environments can't be saved as such. But their episodes follow from a seed and the actions: both
-are small, and taking the same actions again leads to the same state, in every environment.
+are small, and taking the same actions again leads to the same state, wherever all chance is the seed's.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ class ResumableEnv(gym.Wrapper):
         self.seed: int | None = None
         self.episode = 0
         self.actions: list[Any] = []
+        self.obs: Any = None  # the latest
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
         """Begins the next episode, or the first one of `seed`.
@@ -44,26 +45,41 @@ class ResumableEnv(gym.Wrapper):
         else:
             self.episode += 1
         self.actions = []
-        return self.env.reset(seed=self._episode_seed(), options=options)
+        self.obs, info = self.env.reset(seed=self._episode_seed(), options=options)
+        return self.obs, info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """One step; the action is remembered."""
         self.actions.append(np.array(action))
-        return self.env.step(action)
+        self.obs, reward, terminated, truncated, info = self.env.step(action)
+        return self.obs, reward, terminated, truncated, info
 
     def _episode_seed(self) -> int:
         assert self.seed is not None
         return independent_seeds([self.seed, self.episode], 1)[0]
 
     def state_dict(self) -> dict[str, Any]:
-        """Seed, episode and its actions, as numbers and a tensor [T, ...]."""
+        """Seed, episode, its actions as a tensor [T, ...], and the observation that they led to."""
         actions = torch.from_numpy(np.stack(self.actions)) if self.actions else torch.zeros(0)
-        return {"seed": self.seed, "episode": self.episode, "actions": actions}
+        obs = None if self.obs is None else torch.tensor(np.asarray(self.obs))
+        return {"seed": self.seed, "episode": self.episode, "actions": actions, "obs": obs}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes back to where `state_dict` was called, by repeating the episode up to there."""
+        """Goes back to where `state_dict` was called, by repeating the episode up to there.
+
+        Raises:
+            ValueError: that leads to another state.
+        """
         self.seed, self.episode = state["seed"], state["episode"]
         self.actions = []
-        self.env.reset(seed=self._episode_seed())
+        self.obs, _ = self.env.reset(seed=self._episode_seed())
         for action in state["actions"].numpy():
             self.step(action)
+        saved = state.get("obs")
+        # not to the last digit: it may have been another machine
+        if saved is not None and not np.allclose(
+            self.obs, saved.numpy(), rtol=1e-3, atol=1e-3, equal_nan=True
+        ):
+            got = f"the same seed and actions lead to the observation {np.asarray(self.obs).tolist()}"
+            why = "does the environment draw from a source that reset(seed=...) does not seed?"
+            raise ValueError(f"{got}, expected {saved.tolist()}: {why}")

@@ -38,6 +38,27 @@ def nan_where_broken(reward: Tensor, next_obs: Tensor) -> Tensor:
     return reward.masked_fill(~next_obs.isfinite().all(dim=-1), torch.nan)
 
 
+def action_bounds(low: Any, high: Any) -> tuple[Tensor, Tensor]:
+    """The bounds of actions as float32 tensors, [A] each.
+
+    Args:
+        low: smallest action, [A]; a tensor, an array or a list.
+        high: largest action, [A].
+
+    Raises:
+        ValueError: they are not finite, differ in shape, or `low` is not below `high`.
+    """
+    bounds = []
+    for name, bound in (("low", low), ("high", high)):
+        tensor = torch.as_tensor(bound, dtype=torch.float32)
+        if tensor.dim() != 1 or not bool(tensor.isfinite().all()):
+            raise ValueError(f"{name} is {tensor.tolist()}, expected a finite number for each action, [A]")
+        bounds.append(tensor)
+    if bounds[0].shape != bounds[1].shape or not bool((bounds[0] < bounds[1]).all()):
+        raise ValueError(f"low is {bounds[0].tolist()}, expected below high, which is {bounds[1].tolist()}")
+    return bounds[0], bounds[1]
+
+
 def box_action(action: Tensor) -> Any:
     """A planned action [A] as the array that an environment with a `Box` action space takes."""
     return action.detach().cpu().numpy().astype(np.float32)
@@ -45,7 +66,7 @@ def box_action(action: Tensor) -> Any:
 
 @dataclass(frozen=True)
 class Task:
-    """A task as planners and models see it.
+    """A task as planners and models see it; `mbrl_course.envs.check_task` compares one with its environment.
 
     Attributes:
         name: short name, as `get_task` takes it.
@@ -77,6 +98,40 @@ class Task:
     plot_state: Callable[[Any, Any], None] | None = None
     env_kwargs: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Refuses bounds that are none, and functions that don't give one number for each state."""
+        try:
+            low, high = action_bounds(self.action_low, self.action_high)
+        except ValueError as error:
+            raise ValueError(f"action_{error}") from None
+        if len(low) != self.action_dim:
+            raise ValueError(
+                f"action_low is {low.tolist()}, expected [{self.action_dim}], one for each action"
+            )
+        object.__setattr__(self, "action_low", low)
+        object.__setattr__(self, "action_high", high)
+        self._check_functions()
+
+    @torch.no_grad()
+    def _check_functions(self) -> None:
+        shape = torch.Size((2, self.obs_dim + 1))  # no length of an axis is that of another one
+        obs, action = torch.zeros(*shape, self.obs_dim), self.action_low.expand(*shape, -1)
+        checks = [
+            ("reward", self.reward(obs, action, obs), shape, torch.float32),
+            ("terminated", self.terminated(obs), shape, torch.bool),
+        ]
+        if self.dynamics is not None:
+            checks.append(("dynamics", self.dynamics(obs, action), obs.shape, torch.float32))
+        for name, value, expected, dtype in checks:
+            if not isinstance(value, Tensor):
+                got = f"a {type(value).__name__}"
+            elif value.shape != expected or value.dtype != dtype:
+                got = f"{value.dtype} of shape {list(value.shape)}"
+            else:
+                continue
+            what = f"{name} of states of shape {list(obs.shape)} is {got}"
+            raise ValueError(f"{what}, expected {dtype} of shape {list(expected)}")
+
     @property
     def ensemble_size(self) -> int:
         """1: for a planner the true dynamics are an ensemble of one member."""
@@ -84,7 +139,7 @@ class Task:
 
     def make_env(self, **kwargs: Any) -> gym.Env:
         """A fresh environment of this task; `kwargs` go to `gymnasium.make`."""
-        return gym.make(self.env_id, **{**self.env_kwargs, **kwargs})
+        return gym.make(self.env_id, **{"max_episode_steps": self.max_steps, **self.env_kwargs, **kwargs})
 
     def step(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """One step of the true dynamics, batched, with the interface of a learned model.

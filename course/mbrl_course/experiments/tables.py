@@ -8,7 +8,7 @@ the first of `SCORES` is drawn over it.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -90,20 +90,40 @@ def read_logs(name: str, scale: str = "laptop", out: str | Path = "runs") -> pd.
 def own_logs(name: str, scale: str = "laptop", out: str | Path = "runs") -> pd.DataFrame | None:
     """The rows of an experiment that was run on this machine, see `read_logs`; None where it was not."""
     found: dict[str, list[pd.DataFrame]] = {}
-    for folder in sorted((Path(out) / name).glob(f"{scale}*")):
-        if not folder.is_dir() or folder.name.split(",")[0] != scale:
-            continue
-        changes = folder.name.removeprefix(scale)
-        finished = {path.name.split(".")[0]: path for path in folder.glob("seed_*.partial.csv")}
-        finished |= {path.stem: path for path in folder.glob("seed_*.csv") if path.stem.count(".") == 0}
-        tables = [read_csv(path) for path in finished.values() if path.stat().st_size > 0]
+    for changes, files in _seed_files(name, scale, out):
+        tables = [read_csv(path) for path in files.values() if path.stat().st_size > 0]
         if tables:
-            found[changes.removeprefix(",") or "as set"] = tables
+            found[changes] = tables
     if not found:
         return None
     logs = pd.concat([t.assign(**{SETTINGS: key}) for key, tables in found.items() for t in tables])
     logs = logs.sort_values("seed", kind="stable", ignore_index=True)
     return logs if len(found) > 1 else logs.drop(columns=SETTINGS)
+
+
+def unfinished_seeds(name: str, scale: str = "laptop", out: str | Path = "runs") -> dict[str, list[int]]:
+    """The seeds that were begun on this machine and are not finished, by what was changed in them.
+
+    They were interrupted, are still running, or stopped with an error, a loss that is not finite say.
+    """
+    found = {}
+    for changes, files in _seed_files(name, scale, out):
+        seeds = [
+            int(seed.removeprefix("seed_")) for seed, path in files.items() if ".partial" in path.suffixes
+        ]
+        if seeds:
+            found[changes] = sorted(seeds)
+    return found
+
+
+def _seed_files(name: str, scale: str, out: str | Path) -> Iterator[tuple[str, dict[str, Path]]]:
+    """For each folder of runs what was changed in them, and the rows of each of its seeds, "seed_0" say."""
+    for folder in sorted((Path(out) / name).glob(f"{scale}*")):
+        if not folder.is_dir() or folder.name.split(",")[0] != scale:
+            continue
+        files = {path.name.split(".")[0]: path for path in folder.glob("seed_*.partial.csv")}
+        files |= {path.stem: path for path in folder.glob("seed_*.csv") if path.stem.count(".") == 0}
+        yield folder.name.removeprefix(scale).removeprefix(",") or "as set", files
 
 
 def labelled_groups(logs: pd.DataFrame, by: Sequence[str]) -> dict[str, pd.DataFrame]:

@@ -113,7 +113,10 @@ def parse_range(text: str, kind: Any) -> tuple[str, Range]:
         ends = (0.0, 0.0)
     if not ends[0] < ends[1] or (log and ends[0] <= 0):
         raise ConfigError(f"{text!r} is no range, expected FIELD=LOW..HIGH, or FIELD=log:LOW..HIGH above 0")
-    return name, Range((), *ends, whole=kind.get(name) in (int, int | None), log=log)
+    whole = kind.get(name) in (int, int | None)
+    if whole and not all(end.is_integer() for end in ends):
+        raise ConfigError(f"{text!r} has fractions, expected whole numbers for {name}")
+    return name, Range((), *ends, whole=whole, log=log)
 
 
 def tune(

@@ -169,14 +169,10 @@ def run_dyna_ppo(config: DynaRunConfig, run: Run) -> None:
                 run, spent.real_steps, spent.imagined_steps, spent.gradient_steps, spent.model_updates
             )
             with run.not_counted():
-
-                def policy(obs: Tensor) -> Tensor:
-                    return agent.to_planned(agent.ppo.policy.best_action(obs))
-
                 errors = [math.nan] * len(ERROR_STEPS)
                 if spent.model_updates:
-                    errors = model_errors(agent.model, task, policy, run.seed)
-                returns = evaluate_together(task, policy, variant.num_eval_episodes, run.seed)
+                    errors = model_errors(agent.model, task, agent.act, run.seed)
+                returns = evaluate_together(task, agent.act, variant.num_eval_episodes, run.seed)
                 named = {f"E_{k}": error for k, error in zip(ERROR_STEPS, errors, strict=True)}
                 run.log(variant=name, eval_return=returns.mean(), **costs, **named)
                 run.checkpoint(agent.state_dict())

@@ -51,7 +51,7 @@ from mbrl_course.checking import as_tensor, check_between, check_close, check_sh
 from mbrl_course.dynamics import DynamicsConfig, DynamicsModel
 from mbrl_course.envs import get_task, never_terminates
 from mbrl_course.envs.obstacles import plot_map, plot_state
-from mbrl_course.envs.task import Task
+from mbrl_course.envs.task import Task, action_bounds
 from mbrl_course.evaluation import collect, collect_random, evaluate
 from mbrl_course.films import episode_film
 from mbrl_course.plotting import COLORS, GREY, new_axes, use_style

@@ -50,6 +50,7 @@ from torch import Tensor
 from mbrl_course.checking import as_tensor, check_between, check_close, check_shape, check_true
 from mbrl_course.envs import get_task
 from mbrl_course.envs.obstacles import plot_map, plot_state
+from mbrl_course.envs.task import action_bounds
 from mbrl_course.films import SearchStep, episode_film, search_film
 from mbrl_course.mpc import (
     Model,

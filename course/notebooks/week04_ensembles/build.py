@@ -47,7 +47,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 from tqdm.auto import tqdm
 
-from mbrl_course.buffers import Batch, ReplayBuffer
+from mbrl_course.buffers import Batch, ReplayBuffer, check_transitions
 from mbrl_course.checking import as_tensor, check_between, check_close, check_shape, check_true
 from mbrl_course.dynamics import Normalizer
 from mbrl_course.envs.task import RewardFunction, TerminationFunction, never_terminates
@@ -135,7 +135,7 @@ plt.show()
 # the loss does, and must be right there.
 
 # %% kind="solution" of="gaussian-nll" ref="ensembles:gaussian_nll"
-# TODO: the squared error times exp(-log_var), the log-variance, and the constant
+# TODO: the three terms of the equation; the variance itself need not be computed
 
 # %% [markdown]
 # <details><summary>Hint: no division needed</summary>
@@ -564,7 +564,9 @@ plt.show()
 # Members that saw the same data in the same order would still differ by their initial weights. PETS adds a
 # second reason: each member is trained on a **bootstrap** of its own, $N$ rows drawn from the $N$ rows of the
 # data *with replacement* (Efron, 1979). Some rows come twice, others not at all: as if each member had lived
-# another life in the same world. What they agree on is then in the data, not in their luck.
+# another life in the same world. What they agree on is then in the data, not in their luck. (Lakshminarayanan et al.
+# leave it out: with networks, the initial weights and the order of the data made members diverse enough, and a
+# bootstrap costs each of them a third of the data. PETS and MBPO keep it.)
 #
 # All members are trained at once, on one **loss**. With the NLL averaged over the $B$ samples and $T$
 # dimensions of each member's mini-batch,
@@ -575,7 +577,9 @@ plt.show()
 # The second term is the regulariser of the soft bounds: these are learned too, and it pulls them together.
 #
 # Last, some members turn out better than others. Those with the lowest loss on hold-out data, which none of
-# them was trained on, are the **elites**; the others are trained but not asked (MBPO: 5 of 7).
+# them was trained on, are the **elites**; the others are trained but not asked (5 of 7 in MBPO's code). Our ensemble
+# takes the squared error of the means for this loss, as MBPO's code does. In this notebook all seven are asked, so
+# that you see them all; MBPO, in week 7, asks the elites.
 #
 # **Predict first.** Which share of the data does a member never see? And what would change if $L$ *averaged*
 # over the members?
@@ -608,8 +612,8 @@ plt.show()
 #
 # A row is missed by one draw with probability $1 - 1/N$, by $N$ draws with $(1 - 1/N)^N \approx 1/e$: 37 %.
 # If $L$ averaged, each member's gradient would be divided by $E$: an ensemble of 10 would learn with plain
-# SGD ten times as slowly as an ensemble of 1. (Adam would hardly notice, but weight and penalty would
-# still shift.) Summed, each member learns as if it were alone.
+# SGD ten times as slowly as an ensemble of 1. (Adam divides a common factor out again, but not one between two
+# terms: the penalty on the bounds would weigh $E$ times as much.) Summed, each member learns as if it were alone.
 # </details>
 
 # %% kind="test" of="members" points=2
@@ -840,7 +844,9 @@ plt.show()
 #   \underbrace{\frac{1}{E} \sum_e \left( \mu_e - \bar\mu \right)^2}_{\text{epistemic: their disagreement}},
 #   \qquad \bar\mu = \frac{1}{E} \sum_e \mu_e$$
 #
-# The members are the whole population that is drawn from, not a sample of one. So the division is by $E$.
+# The members are the whole population that is drawn from, not a sample of one. So the division is by $E$. (As an
+# estimate of how much *other* networks of this kind would disagree it is too small by $(E - 1) / E$; with three
+# members that shows.)
 #
 # **Predict first.** Ten times as many data arrive, all of them outside the gap. What happens to the two
 # parts, outside and inside the gap?
@@ -861,7 +867,9 @@ plt.show()
 # <details><summary>Answer to the prediction</summary>
 #
 # Outside: the epistemic part falls, the aleatoric part stays where the world's noise is (it is only estimated
-# better). Inside: nothing changes much. Data help where they are. That is what makes the epistemic part
+# better). Inside: nobody learns anything about the gap, and the disagreement stays far larger than outside. It need
+# not stay the same: members that fit their neighbours alike also continue them alike, so it may shrink (`experiments.ipynb`
+# measures it), with no more reason than before. Data help where they are. That is what makes the epistemic part
 # useful: it says where to go and look.
 # </details>
 
@@ -1008,8 +1016,8 @@ plt.show()
 # $$\mu \pm z_p\, \sigma, \qquad z_p = \sqrt{2}\, \operatorname{erf}^{-1}(p)$$
 #
 # ($z_{0.68} \approx 1$, $z_{0.95} \approx 1.96$). The **coverage** $c(p)$ is the share of the targets that lie
-# inside. The expected calibration error sums it up (Kuleshov et al., 2018), over the levels
-# $p_k = k / (L + 1)$, $k = 1 \dots L$:
+# inside. The expected calibration error sums it up, as the mean absolute gap (Kuleshov et al., 2018, take its square,
+# and one-sided intervals) over the levels $p_k = k / (L + 1)$, $k = 1 \dots L$:
 #
 # $$\text{ECE} = \frac{1}{L} \sum_{k=1}^{L} \left| c(p_k) - p_k \right|$$
 #
@@ -1023,12 +1031,14 @@ plt.show()
 # **Write three functions.**
 #
 # - `interval_coverage(mean, std, target, levels)`: mean, std and target have the same shape, any; `levels` is
-#   `[L]`, in (0, 1). The coverage at each level over *all* entries, `[L]`.
+#   `[L]`, in (0, 1). The coverage at each level over *all* entries, `[L]`. Three shapes that differ are a
+#   `ValueError`: of `[N, 1]` and `[N]` broadcasting would compare each with each, and say nothing.
 # - `expected_calibration_error(mean, std, target, num_levels)`: ECE as above, a number.
 # - `rank_correlation(x, y)`: of two tensors `[N]`, a number between -1 and 1. Neither is constant.
 
 # %% kind="solution" of="calibration" ref="calibration:interval_coverage,expected_calibration_error,rank_correlation"
 # interval_coverage:
+# TODO: refuse shapes that differ
 # TODO: z of each level (torch.erfinv), and each error in standard deviations
 # TODO: for each level the share of errors up to z
 # expected_calibration_error:
@@ -1095,6 +1105,12 @@ check_close(
     },
     hint="z = sqrt(2) erfinv(p), and a target is inside if its error is at most z standard deviations",
 )
+refused = False
+try:
+    interval_coverage(torch.zeros(5, 1), torch.ones(5, 1), torch.zeros(5), levels)
+except ValueError:
+    refused = True
+check_true(refused, "a mean [5, 1] beside a target [5]: expected a ValueError, or each is compared with each")
 ### BEGIN HIDDEN TESTS
 draw = torch.Generator().manual_seed(0)
 std = 0.1 + torch.rand(4000, 5, generator=draw)
@@ -1219,7 +1235,8 @@ print("Right: the correlation of the ranks.")
 # %% [markdown]
 # The verdict on your ensemble. On the left its coverage of new points: from where it was trained, and from
 # the gap; of the whole ensemble, and of a member alone (the mean of the seven). The diagonal is perfect;
-# below it, a model is too sure of itself. On the right, 200 places between -4 and 4: its doubt about the mean,
+# below it, a model is too sure of itself. (The mixture of the seven Gaussians is replaced by one Gaussian with its mean
+# and its total variance, as Lakshminarayanan et al. do.) On the right, 200 places between -4 and 4: its doubt about the mean,
 # against how wrong the mean really is.
 
 # %%
@@ -1279,7 +1296,7 @@ plt.show()
 # priority, mend the sums on the way up. To *find* where a point of the cumulative sum lies, walk down: is it
 # beyond the left child's sum, go right, and count from there.
 #
-# Drawing more often what is wrong bends the average: the rare and the noisy count too much. **Importance
+# Drawing some rows more often than others bends the average: what is drawn often counts too much. **Importance
 # weights** bend it back, fully for $\beta = 1$ (Section 3.4):
 #
 # $$w_i = \frac{(N\, P(i))^{-\beta}}{\max_j\, (N\, P(j))^{-\beta}}$$
@@ -1544,7 +1561,8 @@ plt.show()
 # ## Where next
 #
 # Next week PETS puts this ensemble into the planner of week 3: each imagined trajectory is carried by a member
-# of its own, and plans that only one of them believes in lose. If you want to read on: Osband et al., 2018,
+# of its own, and a plan is judged by the average of their futures, so that one member's wishful thinking counts for a
+# share only. If you want to read on: Osband et al., 2018,
 # [*Randomized prior functions*](https://arxiv.org/abs/1806.03335), on members that share their blind spots;
 # Yu et al., 2020, [*MOPO*](https://arxiv.org/abs/2005.13239), which pays for doubt with reward; Deisenroth and
 # Rasmussen, 2011, *PILCO*, which did it all with Gaussian processes.

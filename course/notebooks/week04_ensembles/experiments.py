@@ -122,7 +122,7 @@ def here_and_shipped(name, here):
 # gap nobody trains it. (b) The epistemic part in the gap collapses; elsewhere little changes. (c) Few: ten or
 # twenty points are enough to tell the members which of them are wrong about the mean. The noise takes more.
 #
-# **Rubric.** 1 point: epistemic falls where data arrive and stays in the gap. 1 point: aleatoric settles at
+# **Rubric.** 1 point: epistemic falls where data arrive and much less, or not at all, in the gap. 1 point: aleatoric settles at
 # the noise and does not go to zero, with a statement about (c).
 
 # %%
@@ -247,9 +247,12 @@ ledger_table("ensemble-gap", gap, SCALE, where="metric == 'error'")
 #
 # (c) At 100 points the mean of the quiet half was right to 0.04, and the network reported noise of 0.21. As long
 # as a network has not fitted the mean, its own misfit looks like noise to it, and it learns to expect it: the
-# variance takes back what the mean did not explain. That comes down only after the mean is right, and slowly,
-# since a loss with a large variance has small gradients. So the aleatoric part of a half-trained model also
-# holds what it has not learned yet.
+# variance takes back what the mean did not explain. The loss does pull it down: its derivative with respect to
+# $\ell$ is $(1 - e^2 / \sigma^2) / 2$, nearly its largest value, where $\sigma$ is far too large. What a large
+# variance weakens is the pull on the *mean*, $(\mu - y) / \sigma^2$: an error that is excused is mended late
+# (Seitzer et al., 2022, *On the pitfalls of heteroscedastic uncertainty estimation*). And right to 0.04 is the
+# *ensemble's* mean: single members are further off, each reports its own misfit as noise, and the aleatoric part
+# averages their variances. So that of a half-trained model also holds what it has not learned yet.
 #
 # **Rubric.** 1 point for each of (a), (b), (c); (a) and (b) with the student's own figures.
 
@@ -366,7 +369,7 @@ pd.concat({measured: costs_of(rows) for measured, rows in sources.items()}, name
 # %% [markdown]
 # ## 3. How many members?
 #
-# The half-cheetah: 18 numbers per state or so, nothing that could be drawn. Ensembles of 1, 3, 5 and 10 are
+# The half-cheetah: 21 numbers per state, nothing that could be drawn. Ensembles of 1, 3, 5 and 10 are
 # fitted to the same random steps, and judged on three kinds of new states: from *random* actions, as in
 # training; and from extreme actions that are *held* for two or five steps, which take the cheetah where the
 # training data never were.
@@ -434,7 +437,8 @@ plt.show()
 print(shipped_note("ensemble-size", SCALE))
 
 # %% [markdown]
-# The same in numbers (IQM over seeds), and the ledger.
+# The same in numbers (IQM over seeds), and the ledger. One member never disagrees, so it has no doubt to rank: read its
+# 0.000 as "undefined".
 
 # %%
 sources = here_and_shipped("ensemble-size", sizes)
@@ -484,6 +488,9 @@ pd.concat({measured: costs_of(rows) for measured, rows in sources.items()}, name
 #
 # **Rubric.** 1 point: large at first on new data, small once learned. 1 point: the plane as a whole falls less
 # or more slowly, with a reason.
+
+# %% [markdown]
+# The loop, with your ensemble in it: twenty seconds of processor time.
 
 # %%
 loop = get_config("ensemble-on-policy", SCALE)
@@ -640,7 +647,7 @@ plt.show()
 #
 # - *uniform*: all rows alike;
 # - *by error*: the larger the members' error on a row, the more often it is drawn, with importance weights
-#   ($\alpha = 0.6$, $\beta = 0.4$, as in the paper);
+#   ($\alpha = 0.6$ as in the paper; $\beta$ stays at 0.4, where the paper starts and from where it rises to 1);
 # - *by error, not corrected*: the same without the weights ($\beta = 0$);
 # - *by disagreement*: priorities from the epistemic standard deviation instead of the error.
 #
@@ -662,7 +669,7 @@ plt.show()
 # (or less) those by disagreement.
 
 # %% [markdown]
-# Here the pendulum runs, for about a minute; the half-cheetah is shown from the results that ship.
+# Here the pendulum runs, a quarter of a minute of processor time; the half-cheetah is shown from the results that ship.
 
 # %%
 replays = {name: load_results(name, "laptop") for name in ("prioritized-model", "prioritized-noise")}
@@ -891,7 +898,9 @@ ledger_table("q4", live, "smoke")
 # error. Why?</summary>
 #
 # The error of the mean is dominated by what all members get wrong alike, and averaging does not help there. The
-# calibration depends on the *estimated* variance, which is rough with three members.
+# calibration depends on the *estimated* variance. With three members it is rough, and too small on average: dividing
+# by $E$ gives $(E - 1) / E$ of the variance over all networks that could have been trained, 2/3 with three members and
+# 9/10 with ten.
 # </details>
 # <details><summary>4. How would you notice that a prioritized buffer runs after noise?</summary>
 #

@@ -898,7 +898,9 @@ print(f"{'mean model':12} expects {0.0:7.1f}   (its cart never moves: half right
 #
 # The minimum over many noisy numbers is mostly a measure of the noise, and it gets worse with every particle
 # that is added: a plan would look bad because it was looked at often. The mean over a member's particles gets
-# *more precise* with every particle, and the minimum over $K$ members stays a minimum over $K$ opinions.
+# *more precise* with every particle, and the minimum over $K$ members stays a minimum over $K$ opinions. (With
+# $P = K$, as in the trials below, a member has a single particle and the two are the same: the worst member needs
+# several particles of each.)
 # </details>
 
 # %% kind="test" of="robust-scores" points=1
@@ -1077,8 +1079,8 @@ plt.show()
 # ## All together
 #
 # `ParticleModel` shows an ensemble to the planners of weeks 2 and 3 as if the particles were its members, and
-# `make_planner` puts a planner on top. Read the `step` of `ParticleModel`: it is your four functions. There are
-# two more ways to propagate in it, for comparison. `"mean"` is the model from above that is sure of a future in
+# `make_planner` puts a planner on top. Read the `step` of `ParticleModel`: it is your first three functions; the
+# scores of 5.4 are in `make_planner`. There are two more ways to propagate in it, for comparison. `"mean"` is the model from above that is sure of a future in
 # which nobody believes. `"single"` draws one member for each *episode* and believes it all the time.
 
 # %% kind="given" ref="pets:Propagation,PROPAGATIONS,PETSConfig,ParticleModel,PETSPlanner,make_planner,RandomPlanner"
@@ -1363,8 +1365,8 @@ print("Right: it goes on where it was stopped.")
 
 # %% [markdown]
 # The task is to balance a pole on a cart with a continuous force. The reward is 1 for each step; the trial is
-# over when the pole leans by more than 12 degrees, and after 200 steps at the latest. Random actions earn
-# about 30. The ensemble is five networks with two layers of 128, and it starts **untrained**.
+# over when the pole leans by more than 12 degrees or the cart is more than 2.4 m from the middle, and after 200 steps
+# at the latest. Random actions earn about 30. The ensemble is five networks with two layers of 128, and it starts **untrained**.
 #
 # We stop at the first trial with the full return of 200. It takes some ten seconds. After each planned trial
 # we also ask the model, as it was during that trial, what it thought would happen: 20 particles follow the
@@ -1502,8 +1504,8 @@ episode_film(balance, last.obs[:120], every=4, fps=12, title=f"trial {len(trials
 # <details><summary>2. Only the epistemic part of a plan's spread shall be penalised, since only that one says
 # "don't trust me". Which propagation do you need, and what do you compute?</summary>
 #
-# TS-infinity. Average the returns over each member's particles, which removes the noise; the spread *between*
-# these $K$ means is epistemic. With TS1 each particle has met all members, and there is nothing to group by.
+# TS-infinity. Average the returns over each member's particles, which leaves $K / P$ of the noise's variance (so take
+# several for each); the spread *between* these $K$ means is epistemic. With TS1 each particle has met all members, and there is nothing to group by.
 # </details>
 # <details><summary>3. The chosen plan promised a return of 15.0 for the next 15 steps, again and again, and the
 # pole falls after 60. What is going on, and what do the particles tell?</summary>
@@ -1524,7 +1526,7 @@ episode_film(balance, last.obs[:120], every=4, fps=12, title=f"trial {len(trials
 #
 # The number of steps until the end. Rewards after a particle's end don't count (week 2), so plans differ by
 # when their particles leave the allowed range. What has to be right is `terminated` at the drawn states, and
-# with it the predicted angle. If all particles of all plans survive 15 steps, every plan is as good as any
+# with it the predicted angle and the cart's predicted position. If all particles of all plans survive 15 steps, every plan is as good as any
 # other, and the planner does not care.
 # </details>
 #

@@ -276,7 +276,7 @@ for name in ("pareto-pets-cartpole", "pareto-pets-pendulum", "pareto-pets-balanc
 
 # %% [markdown]
 # **Write down your prediction.** No reward here is above 1. Can a promise be? In which trials will promise and
-# truth be furthest apart, and on which side? What would you expect of more search, in this respect?
+# truth be furthest apart? What would you expect of more search, in this respect?
 
 # %% [markdown] kind="written" id="predict-promise" points=2
 # **Model answer.** Yes: the reward is computed from the *predicted* cosine, which nothing keeps below 1; a model
@@ -284,7 +284,7 @@ for name in ("pareto-pets-cartpole", "pareto-pets-pendulum", "pareto-pets-balanc
 # promise too high, and close as data come from where the plans lead. More search finds larger errors, so with
 # the same model the gap should widen with the budget; but better data may make up for it.
 #
-# **Rubric.** 1 point: a statement about time and sign, with the reason that the search selects errors. 1 point: sees
+# **Rubric.** 1 point: a statement about time, with the reason that the search selects errors. 1 point: sees
 # that a model's states need not be possible ones, or argues about search.
 
 # %%
@@ -444,7 +444,7 @@ make_film(draw, len(imagined[last]), fps=12, size=(5.6, 4.0), title="particles o
 # %% [markdown] kind="written" id="predict-propagation" points=2
 # **Model answer.** `single` plans in one network, whose errors nobody contradicts: it should promise most too much. (It
 # also explores: each trial follows another opinion.) `mean` cancels part of the errors, but knows no doubt. TS1 and
-# TS-infinity average the returns over opinions, so a plan has to be good in all of them, and should be ahead; between
+# TS-infinity average the returns over opinions, so one member's error counts for a fifth, and should be ahead; between
 # these two I expect no difference in a task without noise. Chua et al. (Figure 4) found that the choice of the model
 # mattered more than that of the propagation. With a few seeds and returns that jump from trial to trial, only large
 # differences will be seen.

@@ -37,6 +37,7 @@
 # %% kind="setup"
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -55,6 +56,7 @@ from mbrl_course.cem import CEMConfig, cem_plan, shift_plan
 from mbrl_course.checking import as_tensor, check_between, check_close, check_shape, check_true, gradients
 from mbrl_course.ensembles import EnsembleConfig, GaussianEnsemble, Prediction, split_variance
 from mbrl_course.envs import get_task
+from mbrl_course.envs.planned import PlannedActions
 from mbrl_course.envs.resumable import ResumableEnv
 from mbrl_course.envs.task import Task
 from mbrl_course.evaluation import collect_random
@@ -462,6 +464,11 @@ plt.show()
 # %% [markdown]
 # In the green band, $1 \pm \epsilon$, both lines are one. Outside it the objective is flat on the side that pays.
 #
+# Mind what it does *not* forbid. A flat objective takes the incentive away; it does not pull back. All rows share a
+# network, so the gradients of other rows, and Adam's momentum, can carry a ratio on beyond the band, the further the
+# more passes there are. That is why many implementations watch the KL divergence from the old policy and stop their
+# passes early; ours doesn't.
+#
 # ## PPO
 #
 # The rest of PPO is given. Read it: `collect` steps $N$ environments side by side, `make_batch` calls your
@@ -511,9 +518,8 @@ plt.show()
 #
 # A loss of 1 is as bad as predicting the mean change each time; you want far less.
 #
-# In supervised learning that would be all. Here the data **move**. The policy gets better, and goes to places where
-# no data were; the model was fitted to what an older policy did. So one number hides what matters. Split the
-# transitions by age and look at each group by itself.
+# In supervised learning that would be all. Here the data come from a policy that changes. So don't look at one number:
+# split the transitions by age and look at each group by itself.
 #
 # **Predict first.** An ensemble is fitted to the first 1024 transitions of the PPO run above, and never again. What
 # does its loss do over the following 7000 transitions, while the agent learns to balance?
@@ -1268,7 +1274,8 @@ for tau in (0.01, 0.1, 1.0):
 #
 # PPO is **on-policy**: it must learn from what the present policy does. Real batches are thrown away after one use for
 # that reason. With imagination there is a way out: the old states are only *starting points*, the actions are the
-# present policy's. That is why each imagined batch has to be made anew after the update before it.
+# present policy's. That is why each imagined batch has to be made anew after the update before it. (Not quite
+# on-policy: the starts are still those of older policies. The longer the rollouts, the less that matters.)
 #
 # And as always: the books. PPO has counters of real steps, imagined steps, gradient steps of the policy and of the model.
 # A claim like "learns with half of the data" is empty without the other three.
@@ -1558,7 +1565,8 @@ for name, agent in agents.items():
 # $$\text{score}(a_{0:H-1}) = \min_e\ \sum_{t=0}^{H-1} r_t^{(e)} \quad\text{(up to the first end in member } e)$$
 #
 # It is the same thought as the gate's. The gate stops where the members disagree; the worst case lets a plan pay for it.
-# EPOpt (Rajeswaran et al., 2017) trains policies like this.
+# EPOpt (Rajeswaran et al., 2017) trains policies in a related way: on the worst share of the trajectories from an ensemble
+# of simulators.
 #
 # **Predict first.** With little data, CartPole's members disagree. Which planner keeps the pole up longer after 300
 # random steps: the one that maximises the mean over the members, or the worst one? And with unlimited data?
@@ -1768,7 +1776,8 @@ plt.show()
 #   two cases come back in imagination: the model says "over", or the gate says "I don't know".
 # - The clipped objective is flat where the policy has gone far enough, and steep where it went wrong.
 # - A policy that learns moves its own data. Judge the model where the policy is now.
-# - Dyna starts in real states and asks the *present* policy for actions. That makes old states fresh on-policy data.
+# - Dyna starts in real states and asks the *present* policy for actions. So the actions are on-policy; where the rollouts
+#   start is not, it is where older policies have been.
 # - Disagreement is what the agent knows about its error; a shared error stays invisible.
 # - Imagined updates are also *more* updates. Compare with an agent that takes as many.
 #

@@ -180,9 +180,10 @@ at_equal_cost(load_results("clinic-mbpo", "laptop"), "50 updates", "MBPO")
 #
 # - **One change at a time**, against the same agent without it. Where a claim recommends what the agent does
 #   anyway (the warm start that repeats, true rewards), the agent is compared with a variant that lacks it.
-# - **A score that was chosen beforehand**: the mean over all evaluations of a run, that is, the area under
-#   its learning curve. The report promises quicker learning, and the last evaluation alone is noisier. It is
-#   on a scale on which the random policy has 0 and a good one 1, so that percent means something.
+# - **A score that was chosen beforehand**: the mean over all evaluations of a run (PETS: without the random
+#   trial), much like the area under its learning curve. The report promises quicker learning, and the last
+#   evaluation alone is noisier. Each evaluation is on a scale on which the random policy has 0 and a good one 1,
+#   so that percent means something; what is worse than random counts as 0.
 # - **Ten seeds** for each side, and all of them count.
 # - **All that was tried is shown**, in the order of the report.
 #
@@ -351,23 +352,26 @@ else:
 # **Explain what you see.** Take the table of the course. (For a claim of your choice you can make one of your
 # own: `run("clinic-mbpo", range(10), SCALE, {"variants": ...})`, some minutes.)
 #
-# (a) Which claims stand, which don't, which harm? For which of them does the verdict depend on the
-# confidence, or on the score?
+# (a) If none of the eighteen changes did anything, how many would be decided by chance at 95 %, and how many at the
+# strict confidence? Which of the four verdicts that are decided do you believe, then? One claim has another verdict
+# by the last return: which, and why must it not count as real?
 #
-# (b) "Not shown" for a claim that promised +20 to 40 %: look at its interval. Is an effect of that size ruled
-# out, or is it just not seen?
+# (b) Choose a claim that is "not shown" and whose promise is not ruled out. What does its interval rule out, and what
+# not? What would it be wrong to conclude?
 #
 # (c) Choose one claim and one of your predictions that it contradicts (or confirms). What is the likely
 # mechanism, and what would you measure to find out?
 
 # %% [markdown] kind="written" id="explain-claims" points=6
-# **Model answer.** (a) Of eighteen comparisons two verdicts hold in every column: naive shaping is real with
-# PETS (+60 %, 32 to 79), and the small gain is harmful with MBPO (-98 %, -134 to -54). Two hold at 95 % alone,
-# neither at the strict confidence nor by the last return: true rewards with PETS (+89 %, 22 to 158) and the harm
-# of the small gain there (-32 %, -67 to -2). These are candidates. If none of the eighteen changes did anything,
-# 18 x 0.05 = 0.9 of them would be decided by chance, half of these "real" and half "harmful" (somewhat more, as
-# ten seeds' intervals are too narrow). One verdict depends on the score: the ensemble's mean with PETS is "real" by
-# the last return, and not shown by the whole curve, the score that was chosen beforehand. The other thirteen are
+# **Model answer.** (a) If none of the eighteen changes did anything, 18 x 0.05 = 0.9 of them would be decided by chance
+# at 95 %, half of these "real" and half "harmful" (somewhat more, as ten seeds' intervals are too narrow). The strict
+# confidence is made for the whole table: that any of the eighteen is decided by chance has a probability of 5 % at most,
+# so 0.05 of them are to be expected. Two verdicts hold in every column: naive shaping is real with
+# PETS (+60 %, 32 to 79), and the small gain is harmful with MBPO (-98 %, -134 to -54). These I believe. Two hold at 95 %
+# alone, neither at the strict confidence nor by the last return: true rewards with PETS (+89 %, 22 to 158) and the harm
+# of the small gain there (-32 %, -67 to -2). These are candidates: one such verdict is what chance gives. The ensemble's
+# mean with PETS is "real" by the last return, and not shown by the whole curve. The whole curve was chosen beforehand;
+# whoever may choose between two scores afterwards has two chances to find something. The other thirteen are
 # not shown, whatever one takes. No claim is real in both agents.
 #
 # (b) Claim 2 promises +20 to 40 %, and its interval with MBPO is -64 to 39 %. Its upper end is above 20: a gain of
@@ -382,8 +386,8 @@ else:
 # measurement that could contradict them: for learned rewards, the error of the reward model over time; for the
 # ensemble's mean, how far the chosen plan's promise exceeds its return.)
 #
-# **Rubric.** 2 points for (a): reads the table correctly (1), and compares the verdicts by confidence or by
-# score (1). 2 points for (b): tells "ruled out" from "not seen" (1), with the ends of an interval (1). 2
+# **Rubric.** 2 points for (a): the number to be expected from chance, with what follows for the four (1), and the
+# score that was chosen beforehand (1). 2 points for (b): tells "ruled out" from "not seen" (1), with the ends of an interval (1). 2
 # points for (c): a mechanism (1), and a measurement (1).
 
 # %% [markdown]
