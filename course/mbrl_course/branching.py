@@ -71,9 +71,8 @@ def branched_rollout(step: StepFunction, act: Callable[[Tensor], Tensor], obs: T
     for _ in range(length):
         action = act(obs)
         next_obs, reward, terminated = step(obs, action)
-        batch = Batch(
-            obs, action, reward, next_obs, terminated.bool(), torch.zeros(len(obs), dtype=torch.bool)
-        )
+        terminated = terminated.bool()  # of 0 and 1, ~ would make -1 and -2
+        batch = Batch(obs, action, reward, next_obs, terminated, torch.zeros_like(terminated))
         batch = batch.take(next_obs.isfinite().all(dim=-1) & reward.isfinite())
         batches.append(batch)
         obs = batch.next_obs[~batch.terminated]  # [N', D], those that go on

@@ -52,8 +52,9 @@ def generalized_advantages(
     Returns:
         Advantages, [T, N].
     """
-    deltas = rewards + gamma * next_values * terminated.logical_not() - values  # [T, N]
-    goes_on = terminated.logical_or(truncated).logical_not()
+    terminated, truncated = terminated.bool(), truncated.bool()  # of 0 and 1, ~ would make -1 and -2
+    deltas = rewards + gamma * next_values * ~terminated - values  # [T, N]
+    goes_on = ~(terminated | truncated)
     advantages = torch.zeros_like(rewards)
     following = torch.zeros_like(rewards[0])  # [N]
     for t in range(len(rewards) - 1, -1, -1):

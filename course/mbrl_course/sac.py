@@ -72,7 +72,8 @@ def critic_target(
         [B] (Haarnoja et al., 2018, Eq. 2-3 and 8, with the smaller of two critics).
     """
     soft_value = next_q.amin(dim=0) - temperature * next_log_prob  # [B]
-    return reward + gamma * terminated.logical_not() * soft_value
+    terminated = terminated.bool()  # of 0 and 1, ~ would make -1 and -2
+    return reward + gamma * ~terminated * soft_value
 
 
 def critic_loss(q: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:

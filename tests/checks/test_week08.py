@@ -278,7 +278,7 @@ MISTAKES = {
         SHAPING,
         AFTER,
         "gamma * potential(next_obs * ~terminated.unsqueeze(-1)) - potential(obs)",
-        "the state is set to 0",
+        "is set to 0, expected its potential to be 0",
     ),
     "the mask is upside down": (SHAPING, "masked_fill(terminated", "masked_fill(~terminated", "upside down"),
     "both are added": (SHAPING, AFTER, AFTER.replace(" - pot", " + pot"), "is added"),
