@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from mbrl_course.buffers import Batch
 from mbrl_course.cem import CEMConfig, CEMPlanner
+from mbrl_course.clinic import shaped_task
 from mbrl_course.dyna_ppo import DynaPPO, DynaPPOConfig
 from mbrl_course.ensembles import EnsembleConfig, GaussianEnsemble
 from mbrl_course.envs import Task, check_task
@@ -49,11 +51,12 @@ class Point(gym.Env):
         self.action_space = gym.spaces.Box(low, high, (1,), dtype=np.float32)
         self.low, self.high = low, high
         self.in_place, self.random, self.broken_at, self.steps = in_place, random, broken_at, 0
+        self.state = np.zeros(2, dtype=np.float32)
         self.seen: list[float] = []
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)
-        self.state = self.np_random.uniform(-1, 1, 2).astype(np.float32)
+        self.state[:] = self.np_random.uniform(-1, 1, 2)
         return (self.state if self.in_place else self.state.copy()), {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, Any, bool, bool, dict]:
@@ -118,12 +121,14 @@ def generator(seed: int = 0) -> torch.Generator:
             {"action_low": [-1.0] * 2, "action_high": [1.0] * 2},
             r"action_low is \[-1.0, -1.0\], expected \[1\]",
         ),
+        ({"max_steps": -1}, "max_steps is -1, expected a whole number of at least 1"),
+        ({"max_steps": 2.5}, r"max_steps is 2\.5, expected a whole number of at least 1"),
         ({"action_low": -1.0}, r"action_low is -1.0, expected a finite number for each action, \[A\]"),
         (
             {"reward": lambda o, a, n: -n[..., :1]},
-            r"reward .* shape \[2, 3, 1\], expected torch.float32 .* \[2, 3\]",
+            r"reward .* shape \[3, 4, 1\], expected torch.float32 .* \[3, 4\]",
         ),
-        ({"reward": lambda o, a, n: 1.0}, r"reward of states of shape \[2, 3, 2\] is a float, expected"),
+        ({"reward": lambda o, a, n: 1.0}, r"reward of states of shape \[3, 4, 2\] is a float, expected"),
         (
             {"reward": lambda o, a, n: (n[..., 0] > 0).long()},
             r"reward .* is torch.int64 of shape .*torch.float32",
@@ -138,9 +143,9 @@ def generator(seed: int = 0) -> torch.Generator:
         ),
         (
             {"terminated": lambda n: n[:, 0] > 0},
-            r"terminated .* shape \[2, 2\], expected torch.bool .* \[2, 3\]",
+            r"terminated .* shape \[3, 2\], expected torch.bool .* \[3, 4\]",
         ),
-        ({"dynamics": lambda o, a: o[..., 0]}, r"dynamics .* shape \[2, 3\], expected .* \[2, 3, 2\]"),
+        ({"dynamics": lambda o, a: o[..., 0]}, r"dynamics .* shape \[3, 4\], expected .* \[3, 4, 2\]"),
     ],
 )
 def test_a_task_that_cannot_be_is_refused(changes: dict[str, Any], message: str) -> None:
@@ -190,6 +195,8 @@ def test_check_task_says_what_differs(changes: dict[str, Any], message: str) -> 
 
 def test_max_steps_holds_where_the_registration_has_no_limit() -> None:
     task = point(env_id="PointWithoutLimit-v0", max_steps=7)
+    spec = task.make_env().spec
+    assert spec is not None and spec.max_episode_steps == 7  # the rest would not end otherwise
     assert len(evaluate(task, lambda obs: torch.ones(1), 2)) == 2
     planner = RandomShootingPlanner(
         task, task.action_low, task.action_high, RandomShootingConfig(4, 2), generator()
@@ -219,6 +226,23 @@ def test_an_environment_may_go_on_in_the_array_that_it_returned() -> None:
     assert len(episode.obs.unique(dim=0)) == len(episode.obs)
     data = collect(task, lambda obs: torch.ones(1), 30).data
     assert (data.obs - data.next_obs).abs().amax(dim=1).min() > 0
+
+    told: list[tuple[torch.Tensor, ...]] = []
+    learner = PPO("Point-v0", PPOConfig(num_envs=2, num_steps=25), 0, in_place=True)  # past an end, at 20
+    learner.collect(lambda *transition: told.append(transition))
+    assert bool(told[19][5].all())
+    for obs, action, _, next_obs, *_ in told:
+        torch.testing.assert_close(next_obs, dynamics(obs, action.clamp(-1, 1)))
+
+    shaped = shaped_task(task, lambda obs: obs[..., 0], 1.0)
+    shaped_env, env = shaped.make_env(), plain.make_env()
+    before = shaped_env.reset(seed=0)[0].copy()
+    env.reset(seed=0)
+    for _ in range(3):
+        after, paid, *_ = shaped_env.step(np.ones(1, dtype=np.float32))
+        bonus = float(paid) - float(env.step(np.ones(1, dtype=np.float32))[1])
+        assert bonus == pytest.approx(after[0] - before[0], abs=1e-6)
+        before = after.copy()
 
 
 def test_a_reward_that_is_no_number_is_named() -> None:
@@ -301,6 +325,10 @@ def test_ppo_acts_as_it_was_trained_and_refuses_bounds_without_zero() -> None:
         list(agent.policy.actor.parameters())[-1].fill_(5.0)
     assert agent.act(torch.zeros(2)).tolist() == [1.0]
     with pytest.raises(
+        ValueError, match=r"'point' plans in \[0.5\] to \[1.0\], .* translate them in to_env_"
+    ):
+        DynaPPO(point(action_low=[0.5]), DYNA, 0)
+    with pytest.raises(
         ValueError, match=r"actions in Box\(50.0, 100.0, .*, expected bounds around 0.*RescaleAction"
     ):
         PPO(lambda: Point(low=50.0, high=100.0), PPOConfig(num_envs=1), 0)
@@ -342,17 +370,22 @@ def test_scores_that_are_not_one_for_each_plan_are_refused(kind: Any, config: An
         planner.plan(torch.zeros(2))
 
 
-@pytest.mark.parametrize("kind", [CEMPlanner, MPPIPlanner])
+@pytest.mark.parametrize("kind", [CEMPlanner, ICEMPlanner, MPPIPlanner])
 def test_a_plan_belongs_to_whoever_asked_for_it(kind: Any) -> None:
-    configs = {CEMPlanner: CEMConfig(20, 4, 2, horizon=3), MPPIPlanner: MPPIConfig(20, 2, horizon=3)}
+    configs = {
+        CEMPlanner: CEMConfig(20, 4, 2, horizon=3),
+        ICEMPlanner: ICEMConfig(40, 8, 3, horizon=5),
+        MPPIPlanner: MPPIConfig(20, 2, horizon=3),
+    }
     plans = []
     for spoil in (False, True):
         planner = kind(point(), [-1.0], [1.0], configs[kind], generator())
-        plan = planner.plan(torch.ones(2))
-        if spoil:
-            plan.zero_()
-        plans.append(planner.plan(torch.ones(2)))
-    assert torch.equal(*plans)
+        for _ in range(6):
+            plan = planner.plan(torch.ones(2))
+            plans.append(plan.clone())
+            if spoil:
+                plan.zero_()
+    assert torch.equal(torch.stack(plans[:6]), torch.stack(plans[6:]))
 
 
 def test_what_is_drawn_in_an_ensemble_comes_from_its_generator() -> None:
@@ -365,8 +398,23 @@ def test_what_is_drawn_in_an_ensemble_comes_from_its_generator() -> None:
         planner = CEMPlanner(ensemble, [-1.0], [1.0], CEMConfig(20, 4, 2, horizon=3), generator())  # type: ignore[arg-type]
         plans.append(planner.plan(torch.ones(2)))
         plans.append(ensemble.step_random_elites(torch.ones(5, 2), torch.ones(5, 1))[0])
-    assert torch.equal(plans[0], plans[2])
-    assert torch.equal(plans[1], plans[3])
+        particles = ParticleModel(ensemble, "ts1", 4)
+        plans.append(particles.step(torch.ones(4, 3, 2), torch.ones(4, 3, 1))[0])
+        data = Batch(*(torch.arange(20.0).reshape(10, 2),) * 2, *(torch.zeros(10),) * 4)
+        ensemble.fit(data._replace(action=torch.ones(10, 1), next_obs=data.obs + 1), max_epochs=2)
+        plans.append(ensemble.network.weights[0].detach().clone())
+    assert all(torch.equal(a, b) for a, b in zip(plans[:4], plans[4:], strict=True))
+
+
+def test_whoever_looks_at_an_agents_model_does_not_change_the_agent() -> None:
+    def look(agent: MBPO) -> None:
+        agent.model.step(torch.ones(1, 2), torch.ones(1, 1))
+
+    agents = [MBPO(point(), SMALL, 0) for _ in range(2)]
+    for agent, on_step in zip(agents, (None, look), strict=True):
+        agent.train(40, on_step)
+    first, second = (flat(agent.state_dict()) for agent in agents)
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 def test_particles_are_checked() -> None:

@@ -20,7 +20,7 @@ import gymnasium as gym
 import torch
 from torch import Tensor
 
-from mbrl_course.envs.task import Task
+from mbrl_course.envs.task import Task, observed
 
 Potential = Callable[[Tensor], Tensor]
 """`potential(obs [..., D]) -> [...]`: how promising a state is, in units of reward."""
@@ -220,7 +220,7 @@ def shaped_task(task: Task, potential: Potential, gamma: float, *, naive: bool =
         naive: pay Phi(s') for every step instead, as one does who has not read Ng, Harada and Russell.
 
     Raises:
-        ValueError: gamma is outside (0, 1] (when the reward is asked for), or the task is a shaped one.
+        ValueError: gamma is outside (0, 1], or the task is a shaped one.
     """
     if isinstance(task, ShapedTask):
         raise ValueError("task is a shaped one, expected the true one: add the potentials up, and shape once")
@@ -247,12 +247,12 @@ class _ShapedEnv(gym.Wrapper):
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         obs, info = self.env.reset(**kwargs)
-        self.obs = torch.as_tensor(obs, dtype=torch.float32)
+        self.obs = observed(obs)
         return obs, info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         next_obs, reward, terminated, truncated, info = self.env.step(action)
-        after = torch.as_tensor(next_obs, dtype=torch.float32)
+        after = observed(next_obs)
         extra = float(self.bonus(self.obs, after, torch.tensor(terminated)))
         self.obs = after
         return next_obs, float(reward) + extra, terminated, truncated, info

@@ -151,6 +151,9 @@ class DynaPPO:
             config: settings.
             seed: of everything.
             learned_end: a termination function to be learned; the task's own is used where there is none.
+
+        Raises:
+            ValueError: the task's continuous actions leave out 0, where the policy begins.
         """
         self.task, self.config, seed = task, config or DynaPPOConfig(), int(seed)
         self.ppo = PPO(lambda: PlannedActions(task), self.config, seed)

@@ -107,7 +107,7 @@ def training_step(
     """One gradient step on the mean squared error of a mini-batch.
 
     The loss is the mean of (network(inputs) - targets)^2 over samples and dimensions, summed over the
-    members of the ensemble, so that each member learns as fast as it would alone.
+    members of the ensemble.
 
     Args:
         network: maps [E, B, D + A] to [E, B, D].

@@ -34,6 +34,7 @@ from mbrl_course.networks import (
     rows_of_members,
     xavier_weights,
 )
+from mbrl_course.seeding import independent_seeds
 
 if TYPE_CHECKING:
     from mbrl_course.compiling import CompiledGradient
@@ -265,11 +266,14 @@ class GaussianEnsemble(nn.Module):
     ) -> None:
         """An untrained ensemble; the arguments are those of `mbrl_course.dynamics.DynamicsModel`.
 
-        `generator` draws the weights, and later what is drawn without a generator of its own: a planner
-        passes none.
+        `generator` draws the weights. What is drawn later without a generator, as planners do it, comes from
+        one that is derived from its seed: whoever looks at the model does not change what `generator` draws.
         """
         super().__init__()
-        self.generator = generator
+        self.generator: torch.Generator | None = None
+        if generator is not None:
+            own_seed = independent_seeds([generator.initial_seed(), 1], 1)[0]
+            self.generator = torch.Generator().manual_seed(own_seed)
         self.config = config = config or EnsembleConfig()
         self.obs_dim, self.action_dim, self.ensemble_size = obs_dim, action_dim, config.ensemble_size
         self.reward = reward
@@ -347,7 +351,8 @@ class GaussianEnsemble(nn.Module):
         Args:
             data: N transitions.
             max_epochs: largest number of passes through the data.
-            generator: source of randomness of the split, the bootstraps and the mini-batches.
+            generator: source of randomness of the split, the bootstraps and the mini-batches; the ensemble's
+                own by default.
             progress: show a progress bar.
 
         Returns:
@@ -357,6 +362,7 @@ class GaussianEnsemble(nn.Module):
             ValueError: there are no data, or they have wrong shapes or hold NaN.
             FloatingPointError: the loss is not finite any more.
         """
+        generator = self.generator if generator is None else generator
         inputs, targets = self._training_data(data)
         train, holdout = split_holdout(len(inputs), self.config.holdout_fraction, generator)
         own_rows = train.expand(self.ensemble_size, -1)  # [E, N']

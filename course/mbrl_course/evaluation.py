@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from mbrl_course.envs.task import Task
+from mbrl_course.envs.task import Task, observed
 
 if TYPE_CHECKING:  # week 1's module: in a class it may be the student's own, so it is imported when needed
     from mbrl_course.buffers import Batch
@@ -369,14 +369,14 @@ def _steps(
 ) -> Iterator[Transition]:
     """Steps through one episode until it is terminated or truncated."""
     first, _ = env.reset(seed=seed)
-    obs = torch.tensor(first, dtype=torch.float32)  # [D], a copy: an environment may go on in its array
+    obs = observed(first)  # [D]
     if on_reset is not None:
         on_reset()
     done = False
     while not done:
         action = _checked(policy(obs), (task.action_dim,))
         after, reward, terminated, truncated, _ = env.step(task.to_env_action(action))
-        next_obs = torch.tensor(after, dtype=torch.float32)
+        next_obs = observed(after)
         if bar is not None and bar.n < bar.total:
             bar.update()
         # cloned, since a row of a planner's action sequences would keep all of them in memory

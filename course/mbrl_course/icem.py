@@ -134,7 +134,7 @@ class ICEMPlanner(WarmStartPlanner[ICEMConfig]):
             std = config.smoothing * std + (1 - config.smoothing) * elite_std
             std = torch.maximum(std, config.min_std * half_range)
         self.last_plan = mean
-        return best
+        return best.clone()  # the elites are where the next search starts
 
     def _shifted_elites(self, std: Tensor) -> list[Tensor]:
         """The best elites of the last plan, shifted by a step, with a fresh random last action."""

@@ -32,7 +32,7 @@ from mbrl_course.branching import (
 from mbrl_course.buffers import ReplayBuffer, concatenate
 from mbrl_course.ensembles import EnsembleConfig, GaussianEnsemble
 from mbrl_course.envs.resumable import ResumableEnv
-from mbrl_course.envs.task import Task
+from mbrl_course.envs.task import Task, observed
 from mbrl_course.learned_termination import LearnedTermination
 from mbrl_course.networks import SCHEDULES, check_widths
 from mbrl_course.ppo import Counters
@@ -182,11 +182,7 @@ class MBPO:
         self.counters = Counters()
         self.episode_return, self.episode_returns = 0.0, list[tuple[int, float]]()
         self.env = ResumableEnv(task.make_env())
-        self.obs = self._tensor(self.env.reset(seed=seed)[0])  # [D]
-
-    @staticmethod
-    def _tensor(array: Any) -> Tensor:
-        return torch.tensor(array, dtype=torch.float32)  # a copy: an environment may go on in its array
+        self.obs = observed(self.env.reset(seed=seed)[0])  # [D]
 
     def act(self, obs: Tensor) -> Tensor:
         """The policy's mode in the states obs [..., D]: [..., A]."""
@@ -214,7 +210,7 @@ class MBPO:
         else:
             action = self.sac.explore(self.obs)
         obs, reward, terminated, truncated, _ = self.env.step(self.task.to_env_action(action))
-        next_obs = self._tensor(obs)
+        next_obs = observed(obs)
         self.real.add(self.obs, action, float(reward), next_obs, terminated, truncated)
         self.counters.real_steps += 1
         self.episode_return += float(reward)
@@ -222,7 +218,7 @@ class MBPO:
         if terminated or truncated:
             self.episode_returns.append((self.counters.real_steps, self.episode_return))
             self.episode_return = 0.0
-            self.obs = self._tensor(self.env.reset()[0])
+            self.obs = observed(self.env.reset()[0])
 
     def learn(self) -> None:
         """What follows a real step: where it is time, a new model and new rollouts; then the updates."""

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from mbrl_course.buffers import Batch, concatenate
-from mbrl_course.envs.task import Task, action_bounds
+from mbrl_course.envs.task import Task, action_bounds, observed
 
 StepFunction = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 """`step(obs [E, N, D], action [E, N, A]) -> next_obs [E, N, D], reward [E, N], terminated [E, N]`."""
@@ -307,10 +307,9 @@ def run_episode(task: Task, planner: Planner, seed: int | None = None, max_steps
 
     def env_step(action: Tensor) -> tuple[Tensor, float, bool, bool]:
         next_obs, reward, terminated, truncated, _ = env.step(task.to_env_action(action))
-        return torch.tensor(next_obs, dtype=torch.float32), float(reward), terminated, truncated
+        return observed(next_obs), float(reward), terminated, truncated
 
-    try:  # copies, as an environment may go on in the array that it returned
-        obs = torch.tensor(first_obs, dtype=torch.float32)
-        return receding_horizon(obs, planner.plan, env_step, max_steps or task.max_steps)
+    try:
+        return receding_horizon(observed(first_obs), planner.plan, env_step, max_steps or task.max_steps)
     finally:
         env.close()

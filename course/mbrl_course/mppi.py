@@ -18,8 +18,8 @@ from mbrl_course.mpc import make_score_fn, rank_invalid_last
 def mppi_weights(scores: Tensor, temperature: float) -> Tensor:
     """The weight of each sample in MPPI: proportional to exp(score / temperature), with sum 1.
 
-    Computed from the differences to the best score, so that large scores do not overflow (Williams et al.,
-    2017, "Information theoretic MPC for model-based reinforcement learning", Alg. 2).
+    Scores of any size are welcome (Williams et al., 2017, "Information theoretic MPC for model-based
+    reinforcement learning", Alg. 2, without its charge for leaving the old plan).
 
     Args:
         scores: [N]; NaN and infinite ones get the weight 0. Where no score is finite, all weigh the same.

@@ -206,7 +206,7 @@ class ParticleModel:
         num_particles: int = 20,
         generator: torch.Generator | None = None,
     ) -> None:
-        """Propagates `num_particles` particles through `ensemble`.
+        """Propagates `num_particles` particles through `ensemble`, whose generator is the default.
 
         Raises:
             ValueError: an unknown propagation, no particles, or TS1 or TS-infinity with a number of them that
@@ -216,7 +216,8 @@ class ParticleModel:
             raise ValueError(f"propagation is {propagation!r}, expected one of {PROPAGATIONS}")
         if num_particles < 1:
             raise ValueError(f"num_particles is {num_particles}, expected at least 1")
-        self.ensemble, self.propagation, self.generator = ensemble, propagation, generator
+        self.ensemble, self.propagation = ensemble, propagation
+        self.generator = ensemble.generator if generator is None else generator
         self.num_particles = 1 if propagation == "mean" else num_particles
         num_elites = ensemble.config.num_elites
         if propagation in ("ts1", "ts_inf") and num_particles % num_elites:

@@ -307,7 +307,7 @@ class PPO:
             if done.any():  # with same-step autoreset, `obs` is already the next episode's first state
                 rows = np.flatnonzero(done)
                 next_obs[rows] = self._tensor(np.stack(list(info["final_obs"][rows])))
-            for name, seen in (("reward", reward), ("obs", next_obs.numpy())):
+            for name, seen in (("reward", reward), ("next_obs", next_obs.numpy()), ("obs", obs)):
                 if not np.isfinite(seen).all():
                     raise ValueError(f"the environments' {name} is {seen.tolist()}, expected finite numbers")
             transition = (self.obs, action, self._tensor(reward), next_obs)

@@ -47,6 +47,12 @@ MISTAKES: dict[str, Mistake] = {
         "start = self.position",
         "modulo capacity",
     ),
+    "offset-for-small-batches": (
+        "ring-buffer",
+        "start = self.position + max(0, count - self.capacity)",
+        "start = self.position + count - self.capacity",
+        "added although N is smaller",
+    ),
     "large-batch-keeps-the-first": (
         "ring-buffer",
         "kept = batch.take(slice(-self.capacity, None))",

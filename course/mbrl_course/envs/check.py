@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 import torch
 from torch import Tensor
 
-from mbrl_course.envs.task import Task
+from mbrl_course.envs.task import Task, observed
 
 
 def check_task(task: Task, num_steps: int = 500, seed: int = 0, tolerance: float = 1e-3) -> None:
@@ -54,7 +53,7 @@ def check_task(task: Task, num_steps: int = 500, seed: int = 0, tolerance: float
 
 
 def _observed(task: Task, obs: Any, step: int) -> Tensor:
-    tensor = torch.tensor(np.asarray(obs), dtype=torch.float32)
+    tensor = observed(obs)
     if tensor.shape != (task.obs_dim,) or not bool(tensor.isfinite().all()):
         what = f"after {step} steps the environment's observation is {tensor.tolist()}"
         raise ValueError(f"{what}, expected {task.obs_dim} finite numbers, the task's obs_dim")

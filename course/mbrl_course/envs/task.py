@@ -59,6 +59,14 @@ def action_bounds(low: Any, high: Any) -> tuple[Tensor, Tensor]:
     return bounds[0], bounds[1]
 
 
+def observed(obs: Any) -> Tensor:
+    """What an environment returned as its state, as a float32 tensor [D] of its own.
+
+    A copy: an environment may go on in the array that it returned.
+    """
+    return torch.tensor(np.asarray(obs), dtype=torch.float32)
+
+
 def box_action(action: Tensor) -> Any:
     """A planned action [A] as the array that an environment with a `Box` action space takes."""
     return action.detach().cpu().numpy().astype(np.float32)
@@ -110,11 +118,15 @@ class Task:
             )
         object.__setattr__(self, "action_low", low)
         object.__setattr__(self, "action_high", high)
+        if not isinstance(self.max_steps, int | np.integer) or self.max_steps < 1:
+            raise ValueError(f"max_steps is {self.max_steps!r}, expected a whole number of at least 1")
+        object.__setattr__(self, "max_steps", int(self.max_steps))
         self._check_functions()
 
     @torch.no_grad()
     def _check_functions(self) -> None:
-        shape = torch.Size((2, self.obs_dim + 1))  # no length of an axis is that of another one
+        others = [n for n in range(2, 6) if n not in (self.obs_dim, self.action_dim)]
+        shape = torch.Size(others[:2])  # no axis is as long as another one
         obs, action = torch.zeros(*shape, self.obs_dim), self.action_low.expand(*shape, -1)
         checks = [
             ("reward", self.reward(obs, action, obs), shape, torch.float32),

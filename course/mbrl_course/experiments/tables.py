@@ -102,7 +102,7 @@ def own_logs(name: str, scale: str = "laptop", out: str | Path = "runs") -> pd.D
 
 
 def unfinished_seeds(name: str, scale: str = "laptop", out: str | Path = "runs") -> dict[str, list[int]]:
-    """The seeds that were begun on this machine and are not finished, by what was changed in them.
+    """The seeds that have rows on this machine and are not finished, by what was changed in them.
 
     They were interrupted, are still running, or stopped with an error, a loss that is not finite say.
     """

@@ -143,7 +143,8 @@ plt.show()
 # <details><summary>Hint: more transitions than rows</summary>
 #
 # Keep the last `capacity` of them: `batch.take(slice(-self.capacity, None))`. The ones left out would have
-# moved the position on, so the first one kept goes to row `position + (N - capacity)`, modulo the capacity.
+# moved the position on, so the first one kept goes to row `position + (N - capacity)`, modulo the capacity
+# (only where N is the larger of the two).
 # </details>
 # <details><summary>Answer to the prediction</summary>
 #
@@ -210,10 +211,11 @@ check_close(
     held["obs"],
     [0, 1, 2, 0, 0],
     mistakes={
-        "the second batch was written over the first: start at self.position": [1, 2, 0, 0, 0],
-        "the first batch is in the last rows: start at row 0": [0, 1, 0, 0, 2],
+        "the second batch was written over the first, or the first one not at row 0: start at "
+        "self.position": [1, 2, 0, 0, 0],
         "nothing was written to self.data (take and column[rows] make copies)": [0, 0, 0, 0, 0],
-        "position was moved on before the rows were found": [0, 0, 0, 1, 2],
+        "the rows start N too far on: was position moved on first, or N - capacity added although N is "
+        "smaller?": [0, 0, 0, 1, 2],
     },
 )
 numbers = torch.arange(3)
@@ -860,8 +862,7 @@ check_close(
     after["losses"][0],
     11.25,
     mistakes={
-        "it is the loss after the step, expected before": (2.1**2 - 0.3 * 2.1 + 0) * 0
-        + (1.8**2 + 4.05**2) / 4,
+        "it is the loss after the step, expected before": (1.8**2 + 4.05**2) / 4,
         "it is the sum, expected the mean over the mini-batch and the dimensions": 45.0,
         "it is summed over the dimensions": 22.5,
         "it is the square root": 11.25**0.5,

@@ -51,7 +51,7 @@ from mbrl_course.checking import as_tensor, check_between, check_close, check_sh
 from mbrl_course.dynamics import DynamicsConfig, DynamicsModel
 from mbrl_course.envs import get_task, never_terminates
 from mbrl_course.envs.obstacles import plot_map, plot_state
-from mbrl_course.envs.task import Task, action_bounds
+from mbrl_course.envs.task import Task, action_bounds, observed
 from mbrl_course.evaluation import collect, collect_random, evaluate
 from mbrl_course.films import episode_film
 from mbrl_course.plotting import COLORS, GREY, new_axes, use_style
@@ -88,8 +88,7 @@ print("one step to the right:", next_obs.tolist(), " reward", round(reward.item(
 # one member; last week's model may have several.) All members start from the same state and follow the same
 # actions, but each goes on from *its own* prediction: $E \cdot N$ trajectories in all.
 #
-# A loop over the sequences would take a thousand calls of the model per step. The only loop that is needed is
-# the one over time.
+# A loop over the sequences would take a thousand calls of the model per step.
 #
 # **Predict first.** Which of these four axes can't be done in parallel: members, sequences, time, state
 # dimensions? And if one call of the model takes 1 ms, whether for 1 or for 1000 states, how long do 1000
@@ -642,7 +641,7 @@ check_between("the plan where no score is finite", plan, -1, 1)
 print("Right: plans that break the model stay out.")
 
 # %% [markdown]
-# Can we plan the whole way to the star in one go? It takes some 20 steps, so a plan is a point in 40 dimensions.
+# Can we plan the whole way to the star in one go? It takes some 20 steps. We plan 25, to be safe: a point in 50 dimensions.
 # Here is the best of 10, of 1,000, and of 100,000 guesses.
 
 # %%

@@ -153,8 +153,8 @@ plt.show()
 # </details>
 # <details><summary>Answer to the prediction</summary>
 #
-# Nothing at all happens to the mean if the NaN's plan is an ordinary one: it is one elite too many, and the
-# mean is off by a little. That is what makes it nasty: no error, no NaN, just a planner that likes plans
+# Hardly anything happens to the mean if the NaN's plan is an ordinary one: it takes the place of a good elite, and
+# the mean is off by a little. That is what makes it nasty: no error, no NaN, just a planner that likes plans
 # which break the model. If the plan itself holds NaN, the mean is NaN, and so is everything after it.
 # </details>
 
@@ -315,9 +315,11 @@ plt.show()
 # <details><summary>Answer to the prediction</summary>
 #
 # On a flat landscape the elites are a random handful, and their standard deviation is a little below that of
-# the population on average. So it shrinks, slowly, without any reason; on a slope, where the elites are a
-# slice of the population, it shrinks to about a half or a third each round. After 5 rounds little is left to
-# search with, after 50 nothing: more iterations are no cure, and the minimum is there for that.
+# the population on average. So it shrinks, slowly, without any reason. On a slope the elites are a slice of the
+# population. A plan of a single number then loses half or more of its spread in each round, and after 5 rounds little
+# is left. In a plan of 60 numbers the slice is thin in one direction out of 60: each entry loses a few per cent per
+# round, hardly more than on flat ground. Either way nothing ever makes it grow again: more iterations are no cure,
+# and the minimum is there for that.
 # </details>
 
 # %% kind="test" of="cem-iteration" points=2
@@ -867,7 +869,8 @@ episode_film(
 # $$w_i = \frac{\exp(s_i / \lambda)}{\sum_j \exp(s_j / \lambda)}, \qquad \mu \leftarrow \sum_i w_i\, a^i$$
 #
 # with scores $s_i$ and a temperature $\lambda$ (Williams et al., 2017, write costs, the negative of our
-# scores). The standard deviation of the samples stays as it is.
+# scores, and add a term that charges for leaving the old plan; like many planners for learned models, we leave it
+# out). The standard deviation of the samples stays as it is.
 #
 # **Predict first.** What do the weights become for $\lambda \to 0$ and for $\lambda \to \infty$? Which
 # planner of last week is the first one, and what does the second one do to the plan?
@@ -883,7 +886,7 @@ episode_film(
 # %% kind="solution" of="mppi-weights" ref="mppi:mppi_weights"
 # TODO: scores that are NaN or infinite become -inf
 # TODO: if nothing is finite, all weigh the same
-# TODO: subtract the best score, exponentiate, normalise
+# TODO: make the numbers safe, exponentiate, normalise
 
 # %% [markdown]
 # <details><summary>Hint: the order matters</summary>
@@ -920,7 +923,13 @@ for temperature in (0.2, 1.0, 5.0):
     weights = as_tensor("weights", mppi_weights(scores, temperature))
     check_close("the sum of the weights", weights.sum(), 1.0)
     expected = (scores - scores[0]).double() / temperature
-    check_close("temperature x log(w_i / w_0)", (weights / weights[0]).log(), expected, rtol=1e-3, atol=1e-3)
+    check_close(
+        "log(w_i / w_0), which is (s_i - s_0) / temperature",
+        (weights / weights[0]).log(),
+        expected,
+        rtol=1e-3,
+        atol=1e-3,
+    )
 check_close("weights at a high temperature", mppi_weights(scores, 1e6), torch.full((200,), 0.005))
 check_close(
     "the weight of the best at a low temperature",

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Week 3 · Experiments: which search for which budget?
 #
-# In `build.ipynb` you wrote four ways to search for a plan, and saw each of them work once. Once is an
+# By now you have four ways to search for a plan, and saw each of them work once. Once is an
 # anecdote. Here they compete, on equal terms:
 #
 # 1. **Four planners at equal numbers of model calls**, on the true dynamics of the pendulum and the swing-up,
@@ -77,8 +77,8 @@ def results_of(name, num_seeds):
 # %% [markdown]
 # ## 1. Four planners, equal budgets
 #
-# A fair comparison fixes what is expensive. In planning that is imagined steps: *sequences x horizon*. So a
-# budget of 250 sequences per plan means
+# A fair comparison fixes a cost. We take imagined steps, *sequences x horizon*, as papers do: with a large model they
+# are what takes time. So a budget of 250 sequences per plan means
 #
 # | planner | what it does with 250 sequences |
 # |---|---|
@@ -87,8 +87,12 @@ def results_of(name, num_seeds):
 # | MPPI | 5 iterations of 50 |
 # | iCEM | 5 iterations, the first ones larger than the last ones, some elites carried over |
 #
-# All of them see the same starts, and plan with the true dynamics: differences are the search's alone. CEM,
-# MPPI and iCEM start warm; random shooting, as in week 2, forgets.
+# The number of iterations stays five. So with 50 sequences CEM has five populations of ten with two elites, with 20
+# five of four: fewer iterations might suit it better there.
+#
+# All of them see the same starts, and plan with the true dynamics, so no model error is in play. One thing besides the
+# search differs: CEM, MPPI and iCEM start warm, and random shooting, as in week 2, forgets. Part 2 measures what that
+# is worth.
 #
 # **Write down your prediction.** Two tasks: the *pendulum* (one action, 20 steps ahead, and gravity does most
 # of the work) and the *swing-up* of a pole on a cart (one action, 30 steps ahead; once up it has to be
@@ -114,7 +118,9 @@ pendulum = results_of("planners-pendulum", NUM_SEEDS)
 swingup = results_of("planners-swingup", NUM_SEEDS)
 
 # %% [markdown]
-# First, is it fair? Imagined steps per plan, counted while the planners ran, and the time that a plan took.
+# First, is it fair? Imagined steps per plan, counted while the planners ran, and the time (on the wall) that a plan took.
+# With so small a model time goes by the number of calls that have to follow each other, horizon x iterations, and hardly
+# by the number of sequences: five iterations take about five times as long as one, at the same imagined steps.
 
 # %%
 costs = swingup.groupby(["budget", "planner"], sort=False)[["calls_per_plan", "ms_per_plan"]].median()
@@ -230,8 +236,8 @@ plt.show()
 #
 # (c) The differences between starts cancel. With 20 sequences random shooting was behind on half of the
 # starts, by up to 340, CEM and MPPI on one, by about 120 and 110, and iCEM on none: a clear order, where the
-# intervals of the returns overlapped. With 250 sequences CEM, MPPI and iCEM are within 10 of each other on
-# every start, and random shooting is still behind on three. So the extra sequences bought fewer failures, and
+# intervals of the returns overlapped. With 250 sequences CEM, MPPI and iCEM are within about 10 of each other
+# on every start, and random shooting is still behind on three. So the extra sequences bought fewer failures, and
 # next to nothing on the other starts.
 #
 # **Rubric.** 2 points for (a): refers to intervals, not to means only (1); reads them correctly for the
@@ -266,16 +272,17 @@ film
 # search from the shifted last plan, with the last action repeated or zero, or from the middle of the range
 # (`none`).
 #
-# **Write down your prediction.** Order the three. How large will the two differences be, compared with the
-# spread between seeds?
+# **Write down your prediction.** `build` showed a single start. Over ten: what share of the runs with `repeat` will beat
+# those with `zero`, and what share those with `none`? How large will the two differences be, compared with the spread
+# between seeds?
 
 # %% [markdown] kind="written" id="predict-warm-start" points=2
 # **Model answer.** Without a warm start 2 iterations are too few to find a swing of 30 steps from nothing, so
 # `none` should be far worse. `repeat` and `zero` differ in one action of thirty, the one furthest away, which
 # is searched many times before its turn: I expect a difference well within the spread between seeds, with
-# `repeat` slightly ahead since good actions last.
+# `repeat` slightly ahead since good actions last: in six runs of ten, say, and in all of them against `none`.
 #
-# **Rubric.** 1 point: an order with a reason. 1 point: says something about the size of the differences
+# **Rubric.** 1 point: two shares with a reason. 1 point: says something about the size of the differences
 # against the spread.
 
 # %%
@@ -292,7 +299,8 @@ summary(warm, "warm_start").round(1)
 
 # %% [markdown]
 # **Explain what you see.** (a) Is there a difference between `repeat` and `zero` that your seeds support? If
-# not, how would you find out whether there is one? (b) The warm start has a price that this experiment
+# not, how would you find out whether there is one? Compare `none`, which has 100 sequences per plan, with random shooting
+# in part 1: whose lead was that of CEM there, the refit's or the warm start's? (b) The warm start has a price that this experiment
 # doesn't show. When would you rather search from the middle?
 
 # %% [markdown] kind="written" id="explain-warm-start" points=3
@@ -300,13 +308,14 @@ summary(warm, "warm_start").round(1)
 # 144]) and the probability of improvement is not distinguishable from one half, so ten seeds support no
 # difference, while both are clearly above `none` ([68, 90]). More seeds (the interval shrinks with the root
 # of their number), the same starts for both (as here), or a setting in which the last action matters more,
-# such as a short horizon. (b) The search stays near the last plan: after a surprise (a push, a new goal, a
+# such as a short horizon. Without a warm start CEM with its 100 sequences (80) earns no more than random shooting with 50
+# (88), and less than with 250 (101): at such a budget its lead is the warm start's. (b) The search stays near the last plan: after a surprise (a push, a new goal, a
 # model that has changed) or when the last plan was in a poor local optimum, the old plan is a bad start, and
 # a Gaussian around it may not reach the better one. Then start afresh, or with a broader standard deviation,
 # or mix in some samples from the middle.
 #
 # **Rubric.** 1 point: reads the intervals or the probability correctly for the student's own figures. 1
-# point: a sound way to find out. 1 point: names stale plans or local optima.
+# point: a sound way to find out, and the comparison with random shooting. 1 point: names stale plans or local optima.
 
 # %% [markdown]
 # ## 3. The half-cheetah, with a learned model
@@ -314,8 +323,7 @@ summary(warm, "warm_start").round(1)
 # Now the whole loop of week 2: random data, fit an ensemble, plan, collect, five times over. Only the search
 # differs. This is problem 5 of CS285's homework 4, which expects 800 or more with CEM at full scale.
 #
-# Planning in a *learned* model changes the question. A better search finds better plans, and also better ways
-# to exploit what the model gets wrong.
+# Planning in a *learned* model changes the question.
 #
 # **Write down your prediction.** At this small scale (see below), after five iterations: who will be ahead?
 # And is more search always better, in a learned model?
@@ -379,13 +387,14 @@ last = cheetah[cheetah["iteration"] == cheetah["iteration"].max()]
 last[["variant", "seed", "env_steps", "eval_return", "holdout_loss", "seconds"]].round(3)
 
 # %% [markdown]
-# And the ledger, with the runs that ship: medians over seeds.
+# And the ledger, with the runs that ship: medians over seeds. (The seconds of those that ship are on the wall, and of a busy
+# machine: compare their model calls, and the CPU seconds of your own.)
 
 # %%
 ledger_table("q5", cheetah, SCALE)
 
 # %% [markdown]
-# **Explain what you see.** (a) What does more search buy here, and what does it cost (look at the seconds)?
+# **Explain what you see.** (a) What does more search buy here, and what does it cost (look at your CPU seconds)?
 # (b) How many seeds would you want before you say that 4 iterations are better than 2, and why? (c) The
 # planner knows the true *reward* function, and only the dynamics are learned. How could a strong search still
 # be fooled?
@@ -394,7 +403,7 @@ ledger_table("q5", cheetah, SCALE)
 # **Model answer.** (a) CEM is ahead of random shooting from the first plans on: in our run random shooting
 # got to about 130 after five iterations and CEM with 2 iterations to about 530, while CEM with 4 earned 450
 # with the first model already, and 1000 at the end. It costs two and four times the model calls, here 1.6
-# and 3 times the seconds, since fitting the models takes its time in all three. In one iteration between,
+# and 3 times the CPU seconds, since fitting the models takes its time in all three. In one iteration between,
 # CEM with 4 fell to 130, below random shooting: a single bad episode, or a model that was fooled for a
 # while; one run can't tell. Over the five seeds that ship with the course the order holds: interquartile
 # means of 158 for random shooting, 642 for CEM with 2 iterations and 911 with 4; the intervals of the last
@@ -416,8 +425,8 @@ ledger_table("q5", cheetah, SCALE)
 # - Compare planners at equal numbers of model calls, over seeds, with intervals. A single run shows next to
 #   nothing.
 # - The worst run is a result, too.
-# - A warm start is worth much: some 57 on the swing-up, as much as iCEM has over CEM there with the fewest sequences. The fill of its last
-#   action hardly matters.
+# - A warm start is worth much: about 60 on the swing-up, more than iCEM had over CEM with the fewest sequences (30 to 50).
+#   The fill of its last action hardly matters.
 # - How much the search matters depends on the task: on its dimension, its horizon, and the precision that it
 #   needs.
 # - In a learned model a stronger search also finds the model's errors. That is where next week begins: a

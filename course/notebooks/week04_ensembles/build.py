@@ -61,6 +61,7 @@ from mbrl_course.networks import (
     xavier_weights,
 )
 from mbrl_course.plotting import COLORS, GREY, new_axes, use_style
+from mbrl_course.seeding import independent_seeds
 
 use_style()
 

@@ -383,8 +383,8 @@ show_pareto("pareto-dyna-ppo")
 
 # %% [markdown]
 # Look at both pictures: they rank the settings differently. On the left those that imagine less, `32 rollouts` or `2 imagined batches`, stand
-# on the front: 500 (with `32 rollouts` one of the five seeds has 467), for half the computing of the preset or less. On the right the preset
-# solves the task at about the same time, after 3 to 7 s (they: 3 to 10 and 4 to 8): what it spends on each real step it saves in steps. PPO with 60
+# on the front: 500 (with `32 rollouts` one of the five seeds has 467), for about half the computing of the preset or less. On the right the preset
+# solves the task at about the same time, after 3 to 7 s (they: 3 to 10 and 4 to 7): what it spends on each real step it saves in steps. PPO with 60
 # passes was as quick in three seeds, and did not get there in the other two. Small real batches save real steps, as you saw above, and cost two to three times the seconds until the task is solved.
 
 # %% [markdown]

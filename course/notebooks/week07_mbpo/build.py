@@ -56,7 +56,7 @@ from mbrl_course.dynamics import DynamicsConfig, DynamicsModel, Normalizer, k_st
 from mbrl_course.ensembles import EnsembleConfig, GaussianEnsemble
 from mbrl_course.envs import get_task
 from mbrl_course.envs.resumable import ResumableEnv
-from mbrl_course.envs.task import Task, action_bounds
+from mbrl_course.envs.task import Task, action_bounds, observed
 from mbrl_course.evaluation import evaluate
 from mbrl_course.experiments.figures import shipped, shipped_note
 from mbrl_course.films import episode_film

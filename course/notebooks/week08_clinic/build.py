@@ -59,7 +59,7 @@ from torch import Tensor
 from mbrl_course.cem import CEMConfig, CEMPlanner
 from mbrl_course.checking import as_tensor, check_between, check_close, check_shape, check_true
 from mbrl_course.envs import get_task
-from mbrl_course.envs.task import Task
+from mbrl_course.envs.task import Task, observed
 from mbrl_course.experiments import load_results
 from mbrl_course.mpc import run_episode
 from mbrl_course.plotting import COLORS, GREY, new_axes, use_style
