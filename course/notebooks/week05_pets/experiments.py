@@ -215,7 +215,8 @@ for name, budget in budgets.items():
 # `timid fits` learn at a third of the rate, and stop after 5 epochs without an improvement (the others: 20), or after 50
 # epochs (100).
 # The *preset* is the setting that the course chose by these pictures (`mbrl-course run pets-cartpole-preset`, say). Two of the five seeds
-# were measured on a busier machine: on the pendulum the same work took them half as long again. So compare settings within a seed.
+# were measured later, on another machine or a busier one: on the pendulum the same work took them half as long again. So compare settings
+# within a seed.
 #
 # `CEM 100/15/3` of the first picture is not the 100/15/3 from above: a fifth of its sequences are elites, there a tenth; it has seven trials, there
 # eight; and what it earned is the mean of the last three, there the last one. So don't compare the two numbers.
