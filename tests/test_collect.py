@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
+import shutil
 import stat
 import struct
 import zipfile
@@ -274,6 +276,42 @@ def test_damaged_archives(tmp_path: Path) -> None:
         (tmp_path / "cut.zip").write_bytes(data)
         with pytest.raises(ArchiveError, match="damaged"):
             unpack(tmp_path / "cut.zip", tmp_path / f"cut{number}", LIMITS)
+
+
+def test_what_one_student_hands_in_stops_nobody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path, {"ada/build.ipynb": "a", "eve.ipynb": "e"})
+    zipped(tmp_path / "bob.zip", {"timestamp.txt/x": "1", "build.ipynb": "b"})
+    cleo = zipped(tmp_path / "cleo.zip", {"build.ipynb": "c"})
+    data = bytearray(cleo.read_bytes())
+    end = data.rindex(b"PK\x05\x06")
+    offset = struct.unpack("<I", data[end + 16 : end + 20])[0]
+    data[end + 16 : end + 20] = struct.pack("<I", offset + 5000)  # so members begin before the file does
+    cleo.write_bytes(bytes(data))
+    copy2 = shutil.copy2
+
+    def copied(source: Path, target: Path, **kwargs: bool) -> None:
+        if source.name == "eve.ipynb":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        copy2(source, target, **kwargs)
+
+    monkeypatch.setattr(shutil, "copy2", copied)
+    found = by_name(tmp_path)
+    assert texts(found["ada"]) == {"build": "a"} and texts(found["bob"]) == {"build": "b"}
+    assert found["cleo"].status == UNREADABLE and "damaged" in found["cleo"].reason
+    assert found["eve"].status == UNREADABLE and "cannot be read (Permission denied)" in found["eve"].reason
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copy2", full)
+    with pytest.raises(GradingError, match="No space left"):
+        by_name(tmp_path)
+
+
+def test_a_class_of_one_who_packed(tmp_path: Path) -> None:
+    notebook = zipped(tmp_path / "inner.zip", {"build.ipynb": "a"}).read_bytes()
+    class_zip = zipped(tmp_path / "class.zip", {"ada/week03-hand-in.zip": notebook})
+    assert texts(by_name(class_zip)["ada"]) == {"build": "a"}
 
 
 def test_a_file_where_a_folder_should_be(tmp_path: Path) -> None:

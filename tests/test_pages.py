@@ -31,12 +31,15 @@ from mbrl_autograder.grading.model import (
     Outcome,
     Row,
 )
+from mbrl_autograder.grading.notebooks import NotANotebookError, read_content
+from mbrl_autograder.judge.plan import MAX_CELLS
 from mbrl_autograder.judge.results import FAILED, PARTIAL, PASSED, CellResult
 from mbrl_autograder.judge.results import TIMED_OUT as TEST_TIMED_OUT
 from mbrl_autograder.pages import write_feedback, write_overview
 from mbrl_autograder.pages.alike import alike, normal_form
 from mbrl_autograder.pages.cells import Pictures
 from mbrl_autograder.pages.charts import levels
+from mbrl_autograder.pages.feedback import _with_use
 from small_course import metadata
 
 EXERCISES = (
@@ -456,3 +459,17 @@ def test_in_a_browser_nothing_runs_and_nothing_sticks_out(tmp_path: Path) -> Non
 
 def test_levels() -> None:
     assert levels([0, 0.5, 2, 3.999, 4, 5, None], 4) == [1, 1, 2, 2, 1]
+
+
+def test_a_notebook_of_nothing_but_checks_has_a_page() -> None:
+    assert _with_use([]) == []
+    heading, cell = (NotebookNode(cell_type=kind, source=kind) for kind in ("heading", "code"))
+    assert _with_use([heading, heading, cell, heading]) == [heading, cell]
+
+
+def test_a_notebook_of_too_many_cells_is_not_read(tmp_path: Path) -> None:
+    cells = [{"cell_type": "raw", "source": "", "metadata": {}}] * (MAX_CELLS + 1)
+    path = tmp_path / "build.ipynb"
+    path.write_text(json.dumps({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}))
+    with pytest.raises(NotANotebookError, match="20001 cells, and at most 20000 are read"):
+        read_content(path)

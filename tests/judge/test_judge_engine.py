@@ -7,12 +7,14 @@ import contextlib
 import datetime
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
 import pytest
+from nbconvert.filters.markdown import markdown2html
 from nbgrader.api import Gradebook
 
 from judge.small_notebook import POINTS, Submission, source
@@ -21,6 +23,7 @@ from mbrl_autograder.judge.display import marked_notebook, safe_markdown
 from mbrl_autograder.judge.gradebook import GradebookWriter
 from mbrl_autograder.judge.journal import Journal, JournalError, result_key
 from mbrl_autograder.judge.results import FAILED, GRADED, PASSED, UNREADABLE, CellResult
+from mbrl_autograder.judge.runner import MAX_DISPLAYS, _displays
 
 
 def test_a_right_notebook_earns_everything(judge: Judge, source_path: Path, tmp_path: Path) -> None:
@@ -178,8 +181,23 @@ def test_nothing_live_is_shown() -> None:
     )
     answer = next(c.source for c in notebook.cells if c.cell_type == "markdown")
     assert "<script" not in answer and "<img" not in answer and "javascript:" not in answer
-    assert "a < b `<b>`" in answer
+    assert "a < b `&lt;b>`" in answer
     nbformat.validate(notebook)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\\`<img src=x onerror=alert(1)>\\`",  # an escaped backtick begins no code
+        "a ~~~ <script>alert(1)</script> ~~~",  # nor do tildes within a line
+        "`` ` `` <img src=x onerror=alert(1)> `x` ``",  # and two backticks end with two
+        "``` x\n```\n<img src=x onerror=alert(1)>\n```",
+        "`[a](javascript:alert(1))` \\`[a](javascript:alert(1))\\`",
+    ],
+)
+def test_what_looks_like_code_is_not_live_either(text: str) -> None:
+    shown = markdown2html(safe_markdown(text))  # as nbconvert's templates render an answer
+    assert not re.search(r"<(?:img|script)|href=.javascript", shown)
 
 
 @pytest.mark.parametrize(
@@ -187,6 +205,12 @@ def test_nothing_live_is_shown() -> None:
 )
 def test_harmless_markdown_reads_the_same(text: str) -> None:
     assert safe_markdown(text).replace("&lt;", "<") == text
+
+
+def test_displays_have_an_end() -> None:
+    large = {"data": {"image/png": "x" * (MAX_DISPLAYS // 3), "text/plain": "picture"}}
+    assert len(_displays([large] * 5)) == 2
+    assert _displays([{"data": {"text/plain": "fine"}}])[0]["data"] == {"text/plain": "fine"}
 
 
 def test_two_cells_of_one_name_in_a_source_are_an_error(judge: Judge, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import time
 import unicodedata
 import zipfile
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -62,7 +63,11 @@ def unpack(archive: Path, folder: Path, limits: ArchiveLimits) -> Unpacked:
     folder.mkdir(parents=True)
     result = Unpacked(folder)
     try:
-        with zipfile.ZipFile(archive) as opened:
+        opened = zipfile.ZipFile(archive)
+    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError, OverflowError) as error:
+        raise ArchiveError("is not a zip file, or a damaged one") from error
+    try:
+        with opened:
             members = opened.infolist()
             _check(members, limits)
             room = limits.total_bytes
@@ -139,24 +144,36 @@ def _write(opened: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, room:
     except (FileExistsError, NotADirectoryError):
         return "lies in a folder of the same name as a file", 0
     try:
-        with opened.open(member) as stream, target.open("xb") as out:
-            while block := stream.read(CHUNK):
+        with target.open("xb") as out:
+            for block in _blocks(opened, member):
                 used += len(block)
                 if used > min(member.file_size, room):
                     raise ArchiveError("is larger than the archive says")
                 out.write(block)
+    except ArchiveError as error:
+        target.unlink(missing_ok=True)
+        return str(error), used
+    _set_time(target, member)
+    return "", used
+
+
+def _blocks(opened: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[bytes]:
+    """What a member holds, piece by piece; an ArchiveError where it cannot be read."""
+    try:
+        with opened.open(member) as stream:
+            while block := stream.read(CHUNK):
+                yield block
     except (
-        ArchiveError,
         zipfile.BadZipFile,
         zlib.error,
         EOFError,
         NotImplementedError,
         RuntimeError,
+        OSError,  # an offset that lies outside of the file
+        ValueError,
+        OverflowError,
     ) as error:
-        target.unlink(missing_ok=True)
-        return str(error) if isinstance(error, ArchiveError) else "is damaged", used
-    _set_time(target, member)
-    return "", used
+        raise ArchiveError("is damaged") from error
 
 
 def _set_time(target: Path, member: zipfile.ZipInfo) -> None:

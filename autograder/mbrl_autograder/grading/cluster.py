@@ -85,7 +85,8 @@ class ClusterGrader:
             from distributed import Client
         except ImportError as error:
             raise GradingError(
-                "--scheduler needs Dask, which is not installed here: pip install 'mbrl-course[cluster]'"
+                "--scheduler needs Dask, which is not installed here: in a checkout, "
+                "pip install -c constraints.txt -e '.[cluster]'"
             ) from error
         try:
             self._client = Client(self.address, timeout=CONNECT_SECONDS, set_as_default=False)

@@ -13,6 +13,7 @@ Links are never followed, and archives are unpacked into a folder of their own w
 from __future__ import annotations
 
 import atexit
+import errno
 import shutil
 import stat
 import tempfile
@@ -158,7 +159,10 @@ class _Collector:
         if len(entries) != 1 or not entries[0].is_dir() or sender(entries[0].name).platform:
             return None
         inner = _entries(entries[0])
-        own = any(path.name == self.assignment or self._fits(path) for path in inner)
+        packed = f"{self.assignment}-hand-in"  # what `mbrl-course pack` writes
+        own = any(
+            path.name == self.assignment or self._fits(path) or path.name.startswith(packed) for path in inner
+        )
         return None if own or not inner else entries[0]
 
     def _fits(self, path: Path) -> bool:
@@ -191,15 +195,18 @@ class _Collector:
         if not (who.platform or link or entry.is_dir() or suffix in (".ipynb", ".zip")):
             return False  # a read-me, a roster, a picture beside the submissions
         box = self._box(boxes, who)
-        if link:
-            box.problems.append("is a link, which is not followed")
-        elif entry.is_dir():
-            self._add_folder(box, entry)
-        else:
-            single = not who.platform and suffix == ".ipynb"  # STUDENT.ipynb
-            called = f"{self.notebooks[0]}.ipynb" if single else who.file
-            age = newness(called, entry.lstat().st_mtime, who.platform)
-            self._add_item(box, _Item(called, entry, age, shared=True))
+        try:
+            if link:
+                box.problems.append("is a link, which is not followed")
+            elif entry.is_dir():
+                self._add_folder(box, entry)
+            else:
+                single = not who.platform and suffix == ".ipynb"  # STUDENT.ipynb
+                called = f"{self.notebooks[0]}.ipynb" if single else who.file
+                age = newness(called, entry.lstat().st_mtime, who.platform)
+                self._add_item(box, _Item(called, entry, age, shared=True))
+        except OSError as error:  # this student's, and nobody else's
+            box.problems.append(_unreadable(entry.name, error))
         return True
 
     def _refused(self, boxes: dict[tuple[str, str], _Box], name: str, reason: str) -> None:
@@ -216,11 +223,7 @@ class _Collector:
             box.problems.append(f"{self.assignment} is a link, which is not followed")
             return
         folder = inner if inner.is_dir() else folder
-        try:
-            entries = _entries(folder)
-        except OSError as error:
-            box.problems.append(f"the folder cannot be read ({error.strerror})")
-            return
+        entries = _entries(folder)
         only = [entry for entry in entries if entry.is_dir() and not entry.is_symlink()]
         if len(only) == len(entries) == 1 and nested:
             self._add_folder(box, only[0], nested=False)
@@ -252,7 +255,8 @@ class _Collector:
         if not entries and not unpacked.refused:
             box.problems.append(f"{where} is empty")
         for forged in (entry for entry in entries if entry.name == "timestamp.txt"):
-            forged.unlink()  # when a submission arrived is not for the student to say
+            # when a submission arrived is not for the student to say
+            shutil.rmtree(forged) if forged.is_dir() else forged.unlink()
         box.items += [_Item(entry.name, entry, item.newness) for entry in entries if entry.exists()]
 
     # which of it ------------------------------------------------------------------------------------
@@ -266,7 +270,10 @@ class _Collector:
         for name in self.notebooks:
             taken = self._chosen(box, name)
             if taken is not None:
-                files[name] = self._alone(taken, name)
+                try:
+                    files[name] = self._alone(taken, name)
+                except OSError as error:
+                    box.problems.append(_unreadable(taken.name, error))
         if files:
             return Submission(student, files, reason="; ".join([*box.notes, *box.problems]))
         return Submission(student, status=UNREADABLE, reason="; ".join([*box.notes, *self._nothing(box)]))
@@ -316,6 +323,13 @@ class _Collector:
 def _entries(folder: Path) -> list[Path]:
     found = (entry for entry in folder.iterdir() if not entry.name.startswith((".", "__")))
     return sorted(islice(found, MAX_ENTRIES))
+
+
+def _unreadable(name: str, error: OSError) -> str:
+    """What is said of something that cannot be read; a disk that takes no more is everybody's problem."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        raise error
+    return f"{printable(name)} cannot be read ({error.strerror})"
 
 
 def _refuse(item: _Item, most: float) -> str:

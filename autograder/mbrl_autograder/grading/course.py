@@ -224,7 +224,8 @@ class Assignment:
                     return (
                         f"its notebooks changed since submissions were recorded ({', '.join(changed[:5])}). "
                         "Grade with the notebooks as they were released, or remove the assignment from the "
-                        f"gradebook (`nbgrader db assignment remove {self.name} --force`) and grade all again"
+                        f"gradebook (`nbgrader db assignment remove {self.name} --force`; keep a copy, this "
+                        "deletes marks and comments given by hand, too) and grade all again"
                     )
         reasons = [message.strip().splitlines()[-1] for message in messages if "Traceback" in message]
         return reasons[-1] if reasons else str(error)

@@ -282,14 +282,21 @@ class World:
             signal.signal(signal.SIGALRM, previous)
 
 
+MAX_DISPLAYS = 3_000_000
+"""Characters of all displays of a cell; what a child keeps to (2,000,000), and some."""
+
+
 def _displays(outputs: Any) -> list[dict[str, Any]]:
-    """The displays of a run as far as they are well-formed."""
+    """The well-formed displays of a run, as far as there is room: the child may have lifted its own bound."""
     if not isinstance(outputs, list):
         return []
-    kept = []
+    kept, room = [], MAX_DISPLAYS
     for output in outputs[:60]:
         if isinstance(output, dict) and isinstance(output.get("data"), dict):
             data = {k: v for k, v in output["data"].items() if isinstance(k, str) and isinstance(v, str)}
+            room -= sum(len(key) + len(value) for key, value in data.items())
+            if room < 0:
+                break
             kept.append({"kind": "result" if output.get("kind") == "result" else "display", "data": data})
     return kept
 

@@ -313,7 +313,7 @@ def _heading(markdown: str) -> str:
 
 def _with_use(cells: list[NotebookNode]) -> list[NotebookNode]:
     """`cells` without headings below which nothing stands."""
-    following = [*cells[1:], None]
+    following = [*cells, None][1:]
     return [
         cell
         for cell, after in zip(cells, following, strict=True)

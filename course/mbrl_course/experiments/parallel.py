@@ -192,7 +192,8 @@ def run_on_cluster(jobs: Sequence[Job], address: str, title: str = "", progress:
         from distributed import Client, as_completed
     except ImportError as error:
         raise JobError(
-            "a cluster needs the package distributed: pip install 'mbrl-course[cluster]'"
+            "a cluster needs the package distributed: in a checkout, "
+            "pip install -c constraints.txt -e '.[cluster]'"
         ) from error
     try:
         client = Client(address, timeout=SECONDS_TO_ANSWER, set_as_default=False)
