@@ -143,6 +143,22 @@ def solution_split_within_a_function(s: Submission) -> None:
 
 
 @structure
+def older_copy_that_fails_above_the_solution(s: Submission) -> None:
+    older = copy.deepcopy(s.cell("smooth"))
+    older["source"] = (
+        "def smooth(values, window):\n    return values\n\nassert len(smooth(torch.ones(5), 2)) == 4"
+    )
+    s.cells.insert(s.index("smooth"), older)
+
+
+@structure
+def solution_wrapped_in_a_second_half(s: Submission) -> None:
+    half = copy.deepcopy(s.cell("smooth"))
+    half["source"] = "plain = smooth\ndef smooth(values, window):\n    return plain(values, window)"
+    s.cells.insert(s.index("smooth") + 1, half)
+
+
+@structure
 def stub_kept_beside_the_solution(s: Submission) -> None:
     stub = copy.deepcopy(s.cell("smooth"))
     stub["source"] = "def smooth(values, window):\n    # YOUR CODE HERE\n    raise NotImplementedError()"

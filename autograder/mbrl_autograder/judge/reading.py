@@ -24,15 +24,29 @@ class Clock:
 
 
 def joined(parts: list[str], clock: Clock) -> str:
-    """The text of a solution cell that was split or doubled: untouched stubs go, and halves are put
-    together."""
+    """The text of a solution cell that was split or doubled: untouched stubs and older copies go, and halves
+    are put together."""
     if len(parts) > 1:
         touched = [part for part in parts if not _is_untouched(part, clock)]
         parts = touched or parts[:1]
+        parts = [part for i, part in enumerate(parts) if not _is_superseded(part, parts[i + 1 :], clock)]
     if len(parts) > 1 and any(parse(part) is None for part in parts) and parse("\n".join(parts)) is None:
         whole = [part for part in parts if parse(part) is not None]
         return "\n".join(whole or parts)
     return "\n".join(parts)
+
+
+def _is_superseded(text: str, later: list[str], clock: Clock) -> bool:
+    """Whether all that a part defines is defined again behind it, without a look at the first definition.
+
+    It is an older copy then. In a notebook, an error in it would not keep the newer one from running.
+    """
+    clock.check()
+    behind = [statement for part in later for statement in statements(part)]
+    bound = {name for statement in statements(text) for name in statement.binds}
+    again = {name for statement in behind for name in statement.binds}
+    seen = {name for statement in behind for name in statement.reads | statement.changes}
+    return bool(bound) and bound <= again and not bound & seen
 
 
 def _is_untouched(text: str, clock: Clock) -> bool:
