@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -59,6 +59,7 @@ def test_normalized_data_have_mean_0_and_std_1(
 ) -> None:
     scale = torch.tensor(scales)
     x = scale * (torch.randn(rows, len(scales), generator=seeded(seed)) + shift)
+    assume(bool((x.std(dim=0, correction=0) > 1e-2 * scale).all()))  # two rows may be all but the same
     normalizer = Normalizer(len(scales))
     normalizer.fit(x)
     z = normalizer.normalize(x)
