@@ -429,9 +429,7 @@ class SAC:
     def load_state_dict(self, state: dict) -> None:
         """Continues from what `state_dict` returned."""
         for name, part in self._parts().items():
-            part.load_state_dict(
-                copy.deepcopy(state[name])
-            )  # an optimizer would go on in the caller's tensors
+            part.load_state_dict(copy.deepcopy(state[name]))  # an optimizer would go on in the original
         with torch.no_grad():
             self.log_temperature.copy_(state["log_temperature"])
         if self.generator is not None and "generator" in state:

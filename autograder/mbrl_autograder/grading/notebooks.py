@@ -19,7 +19,7 @@ from mbrl_autograder.judge.display import marked_notebook, safe_outputs
 from mbrl_autograder.judge.notebook import UnreadableError as NotANotebookError
 from mbrl_autograder.judge.notebook import grade_id as id_in
 from mbrl_autograder.judge.notebook import parse_notebook, read_bytes, text_of
-from mbrl_autograder.judge.plan import MAX_CELLS
+from mbrl_autograder.judge.plan import check_size
 
 from .model import GradingError, Limits
 
@@ -32,7 +32,7 @@ def read_content(path: Path, limit: int = Limits.notebook_bytes) -> dict[str, An
 
     Raises:
         NotANotebookError: not a plain file of at most `limit` bytes, not UTF-8, not JSON, no notebook, a
-            format that nobody knows, or more than `MAX_CELLS` cells.
+            format that nobody knows, or more cells than anybody writes.
     """
     data = read_bytes(path, limit)
     try:
@@ -44,10 +44,7 @@ def read_content(path: Path, limit: int = Limits.notebook_bytes) -> dict[str, An
         content = older
     if not any(isinstance(cell, dict) and cell.get("cell_type") in KINDS for cell in content["cells"]):
         raise NotANotebookError("the notebook has no cells")
-    if len(content["cells"]) > MAX_CELLS:
-        raise NotANotebookError(
-            f"the notebook has {len(content['cells'])} cells, and at most {MAX_CELLS} are read"
-        )
+    check_size(content)
     return content
 
 

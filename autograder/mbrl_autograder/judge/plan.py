@@ -191,6 +191,14 @@ class Unit:
     late: bool = False
 
 
+def check_size(content: dict[str, Any]) -> None:
+    """Raises `UnreadableError` where a notebook has more cells than anybody writes."""
+    if len(content["cells"]) > MAX_CELLS:
+        raise UnreadableError(
+            f"the notebook has {len(content['cells'])} cells, and at most {MAX_CELLS} are read"
+        )
+
+
 def plan_submission(plan: SourcePlan, content: dict[str, Any]) -> tuple[list[Unit], list[str], list[str]]:
     """The code to run for one submission, in order.
 
@@ -200,10 +208,7 @@ def plan_submission(plan: SourcePlan, content: dict[str, Any]) -> tuple[list[Uni
     Raises:
         UnreadableError: there is more than anybody writes, and reading it takes the time of others.
     """
-    if len(content["cells"]) > MAX_CELLS:
-        raise UnreadableError(
-            f"the notebook has {len(content['cells'])} cells, and at most {MAX_CELLS} are read"
-        )
+    check_size(content)
     clock = Clock()
     kinds = {cell.id: cell for cell in plan.cells if cell.id}
     order: list[Unit] = []
