@@ -194,10 +194,19 @@ def test_a_later_run_keeps_what_was_graded(tmp_path: Path) -> None:
     assert (rows["ada"].status, rows["ada"].total) == (EARLIER, 5)
     assert (rows["bob"].status, rows["bob"].total) == (GRADED, 5)
     assert (rows["carl"].status, rows["carl"].total) == (MISSING, 0)
-    hand_in(tmp_path / "third", "ada", "broken now")
-    rows = by_name(run(tmp_path, tmp_path / "third", executor=all_right))
-    assert (rows["ada"].status, rows["ada"].total) == (UNREADABLE, 0)
-    (page,) = rows["ada"].pages
+    for number, broken in enumerate(("broken now", b"")):
+        again = tmp_path / f"again-{number}"
+        hand_in(again, "ada", broken)
+        rows = by_name(run(tmp_path, again, executor=all_right))
+        assert (rows["ada"].status, rows["ada"].total) == (GRADED, 5)
+        (page,) = rows["ada"].pages
+        assert "that you handed in before, which counts" in page.read_text()
+    assert "is empty (0 bytes)" in rows["ada"].reason and "before counts" in rows["ada"].reason
+    kept = tmp_path / "submitted" / "ada" / ASSIGNMENT / "build.ipynb"
+    kept.write_text("broken, too")
+    row = by_name(run(tmp_path, tmp_path / "again-0", executor=all_right))["ada"]
+    assert (row.status, row.total) == (UNREADABLE, 0)
+    (page,) = row.pages
     assert "not JSON" in page.read_text(), "the page of the earlier submission is gone"
 
 

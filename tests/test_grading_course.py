@@ -15,8 +15,9 @@ from nbgrader.api import Gradebook
 
 from mbrl_autograder.grading import ClassResult, GradingError, Job, Options, Outcome, as_json, grade
 from mbrl_autograder.grading.executor import JudgeExecutor
-from mbrl_autograder.grading.model import CRASHED, EARLIER, MISSING, Row
+from mbrl_autograder.grading.model import CRASHED, EARLIER, MISSING, Limits, Row
 from mbrl_autograder.grading.notebooks import grade_id
+from mbrl_autograder.grading.preview import preview
 from mbrl_autograder.grading.state import exclusive
 from mbrl_autograder.judge.journal import Journal
 from mbrl_autograder.judge.results import GRADED, PASSED, CellResult, SubmissionResult
@@ -142,6 +143,68 @@ def test_what_lies_beside_belongs_to_one_student(tmp_path: Path) -> None:
     (arrived / "roster.csv").write_text("ada,bob")
     run(tmp_path, arrived, look)
     assert seen == {"ada": {"helper.py"}, "bob": set()}
+
+
+def test_one_notebook_handed_in_again_keeps_the_other(tmp_path: Path) -> None:
+    """The other one's marks, also those given by hand, and the files beside it."""
+    make_course(tmp_path, experiments=True)
+    seen: dict[str, set[str]] = {}
+
+    def look(job: Job) -> Outcome:
+        seen[job.name] = set(job.files)
+        return all_right(job)
+
+    hand_in(tmp_path / "first", "ada", submitted(RIGHT)).with_name("helper.py").write_text("x = 1")
+    answer = experiments_source()
+    answer.cells[1].source = "Because."
+    written = hand_in(tmp_path / "first", "ada", answer, "experiments")
+    written.with_name("timestamp.txt").write_text("2030-01-01 00:00:00 UTC")
+    run(tmp_path, tmp_path / "first", look)
+    mark(tmp_path / "gradebook.db", 3.5)
+    kept = tmp_path / "submitted" / "ada" / ASSIGNMENT
+    assert {path.name for path in kept.iterdir()} == {
+        "build.ipynb",
+        "experiments.ipynb",
+        "helper.py",
+        "timestamp.txt",
+    }
+
+    hand_in(tmp_path / "second", "ada", submitted({**RIGHT, "add": "def add(a, b): return b + a"}))
+    seen.clear()
+    looked = str(preview(ASSIGNMENT, tmp_path / "second", tmp_path, Limits()))
+    assert looked.count(" ok ") == 2 and "experiments.ipynb: did not arrive; the one handed" in looked
+    row = by_name(run(tmp_path, tmp_path / "second", look))["ada"]
+    assert row.marks == {"add": 3, "double": 2, "q1": 3.5} and row.status == GRADED
+    assert row.reason == "experiments.ipynb: did not arrive; the one handed in before counts"
+    assert seen == {"build": set()}, "what lay beside the old one is not beside the new one"
+    assert "b + a" in (kept / "build.ipynb").read_text(), "the new one is kept"
+    assert "Because." in (kept / "experiments.ipynb").read_text()
+    assert not (kept / "timestamp.txt").exists(), "nobody said when the new one arrived"
+
+    hand_in(tmp_path / "third", "ada", answer, "experiments")
+    row = by_name(run(tmp_path, tmp_path / "third", look))["ada"]
+    assert row.marks == {"add": 3, "double": 2, "q1": 3.5} and "build.ipynb: did not arrive" in row.reason
+    assert by_name(run(tmp_path, None, look))["ada"].marks == row.marks
+    assert seen == {"build": {"helper.py"}}
+
+
+def test_nothing_is_kept_by_way_of_a_link(tmp_path: Path) -> None:
+    make_course(tmp_path)
+    first = hand_in(tmp_path / "in", "ada", submitted(RIGHT))
+    for name in ("data/x.txt", "taken/y.txt", "z.txt"):
+        file = first.parent / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("new")
+    kept, outside = tmp_path / "submitted" / "ada" / ASSIGNMENT, tmp_path / "outside"
+    kept.mkdir(parents=True)
+    outside.mkdir()
+    (outside / "x.txt").write_text("old")
+    (kept / "data").symlink_to(outside)
+    (kept / "taken").write_text("a file where a folder should be")
+    (kept / "z.txt").symlink_to(outside / "x.txt")
+    assert by_name(run(tmp_path, tmp_path / "in"))["ada"].total == 5
+    assert [path.name for path in outside.iterdir()] == ["x.txt"]
+    assert (outside / "x.txt").read_text() == "old" and (kept / "z.txt").read_text() == "new"
 
 
 class StandIn:

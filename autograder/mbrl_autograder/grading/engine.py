@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -19,6 +19,7 @@ from mbrl_course.weeks import UnknownWeekError, find_week
 
 from .collect import collect
 from .course import Assignment, Course
+from .earlier import with_earlier
 from .judging import Options, judging
 from .marking import write_marking
 from .model import (
@@ -78,7 +79,10 @@ def grade(
     own = home.submitted_folder(assignment.name)
     arrived = collect(submissions or own, assignment.name, list(assignment.templates), options.limits)
     roster: list[str] = []
-    if (submissions or own).resolve() == own:
+    elsewhere = (submissions or own).resolve() != own
+    if elsewhere:
+        arrived = [with_earlier(assignment, one, options.limits.notebook_bytes) for one in arrived]
+    else:
         arrived, roster = of_assignment(assignment, arrived)
     with _errors_said(home), ExitStack() as stack:
         folder = stack.enter_context(exclusive(home.root))
@@ -87,9 +91,9 @@ def grade(
         recorder = Recorder(assignment, stack.enter_context(home.gradebook()))
         shared = _shared_folders(arrived, (submissions or own).resolve())
         work = partial(_execute, assignment, execute=execute, limits=options.limits, shared=shared)
+        keep = partial(_keep, assignment, limits=options.limits, shared=shared) if elsewhere else None
         threads = CLUSTER_THREADS if options.scheduler else options.workers  # there, they only wait
-        elsewhere = (submissions or own).resolve() != own
-        outcomes, run = _graded(assignment, arrived, work, threads, recorder, elsewhere, progress)
+        outcomes, run = _graded(assignment, arrived, work, threads, recorder, keep, progress)
         rows = _with_pages(assignment, recorder, outcomes, recorder.rows(run, roster), progress)
         csv = home.root / "grades" / assignment.name / "grades.csv"
         write_csv(csv, assignment.exercises, rows)
@@ -163,7 +167,7 @@ def _graded(
     work: partial[tuple[dict[str, Outcome], Row]],
     workers: int,
     recorder: Recorder,
-    elsewhere: bool,
+    keep: Callable[[Submission], None] | None,
     progress: bool,
 ) -> tuple[dict[str, dict[str, Outcome]], dict[str, Row]]:
     """Judges what arrived with several threads; records each result in this one as it comes."""
@@ -181,8 +185,8 @@ def _graded(
                 timestamp, problem = arrival(submission)
                 if problem:
                     run[row.student] = replace(row, reason="; ".join(filter(None, [row.reason, problem])))
-                if elsewhere:  # nothing in the course's own `submitted/` is touched
-                    keep_submitted(assignment, submission)
+                if keep is not None:
+                    keep(submission)
                 recorder.write(submission.student, found, timestamp)
                 outcomes[submission.student] = found
         except BaseException:  # Ctrl-C, a full disk: what waits is dropped, what runs is ended
@@ -202,13 +206,13 @@ def _execute(
     """
     outcomes: dict[str, Outcome] = {}
     statuses, reasons = [submission.status], [submission.reason]
-    for name, path in submission.files.items():
+    for name, path in submission.notebooks.items():
         template = assignment.templates[name]
         try:
             content = read_content(path, limits.notebook_bytes)
             notebook = restore(clean(content), template)
             if has_tests(template):
-                files = {} if path.resolve().parent in shared else files_beside(path, limits.extra_file_bytes)
+                files = _own_files(path, limits, shared)
                 source = assignment.source / f"{name}.ipynb"
                 job = Job(submission.student, assignment.name, name, notebook, source, content, files)
                 outcomes[name] = execute(job)
@@ -224,15 +228,31 @@ def _execute(
             statuses.append(CRASHED)
             reasons.append(f"{path.name} could not be graded: {error!r}"[:300])
             continue
+        if name in submission.earlier:
+            outcomes[name] = replace(outcomes[name], instead_of=submission.earlier[name].problem)
         statuses.append(outcomes[name].status)
         reasons.append(outcomes[name].reason)
-    missing = [name for name in assignment.templates if name not in submission.files]
-    if submission.files and missing:
+    missing = [name for name in assignment.templates if name not in submission.notebooks]
+    if submission.notebooks and missing:
         reasons.append(f"{', '.join(f'{name}.ipynb' for name in missing)} did not arrive")
     order = [CRASHED, UNREADABLE, TIMED_OUT, GRADED]
     status, reason = min(statuses, key=order.index), "; ".join(reason for reason in reasons if reason)
     flags = tuple(flag for outcome in outcomes.values() for flag in outcome.flags)
     return outcomes, Row(submission.student, {}, status, reason, flags=flags)
+
+
+def _own_files(notebook: Path, limits: Limits, shared: set[Path]) -> dict[str, bytes]:
+    """What a student handed in beside a notebook, by path."""
+    alone = notebook.resolve().parent not in shared
+    return files_beside(notebook, limits.extra_file_bytes) if alone else {}
+
+
+def _keep(assignment: Assignment, submission: Submission, limits: Limits, shared: set[Path]) -> None:
+    """Takes what arrived elsewhere into the course."""
+    beside: dict[str, bytes] = {}
+    for path in submission.files.values():
+        beside |= _own_files(path, limits, shared)
+    keep_submitted(assignment, submission, beside)
 
 
 def _shared_folders(arrived: Sequence[Submission], base: Path) -> set[Path]:

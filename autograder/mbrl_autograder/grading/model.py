@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from nbformat import NotebookNode
 
@@ -36,14 +36,35 @@ class GradingError(Exception):
     """The run cannot start or go on; the message says what to do."""
 
 
+class Earlier(NamedTuple):
+    """A notebook of an earlier hand-in that counts on, and what is wrong with this time's."""
+
+    path: Path
+    problem: str
+
+
 @dataclass(frozen=True)
 class Submission:
-    """What arrived from one student: a file per notebook, or the reason why there is none."""
+    """What arrived from one student: a file per notebook, or the reason why there is none.
+
+    Attributes:
+        student: who.
+        files: what arrived, by the notebook's name (without .ipynb).
+        status: GRADED, or UNREADABLE.
+        reason: what is to be said of it, or "".
+        earlier: what counts of the notebooks that are not in `files`.
+    """
 
     student: str
-    files: Mapping[str, Path] = field(default_factory=dict)  # notebook's name (without .ipynb) -> file
+    files: Mapping[str, Path] = field(default_factory=dict)
     status: str = GRADED
     reason: str = ""
+    earlier: Mapping[str, Earlier] = field(default_factory=dict)
+
+    @property
+    def notebooks(self) -> dict[str, Path]:
+        """All that count, by name."""
+        return {**self.files, **{name: one.path for name, one in self.earlier.items()}}
 
 
 @dataclass(frozen=True)
@@ -83,6 +104,7 @@ class Outcome:
         flags: what a human should look at, in words, without any accusation.
         seconds: how long its grading took.
         reused: whether the result is an earlier run's.
+        instead_of: what is wrong with the notebook in whose place an earlier one was graded, or "".
     """
 
     notebook: NotebookNode
@@ -93,6 +115,7 @@ class Outcome:
     flags: tuple[str, ...] = ()
     seconds: float = 0.0
     reused: bool = False
+    instead_of: str = ""
 
 
 class Executor(Protocol):

@@ -13,6 +13,7 @@ from mbrl_autograder.judge.notebook import grade_id, text_of
 
 from .collect import collection
 from .course import Assignment, Course
+from .earlier import with_earlier
 from .engine import assignment_name, of_assignment
 from .model import Limits, Submission
 from .notebooks import COURSE_KEY, NotANotebookError, read_content
@@ -85,6 +86,8 @@ def preview(week: str, submissions: Path | None, course: Path, limits: Limits) -
     arrived: Sequence[Submission] = found.submissions
     if (submissions or own).resolve() == own:
         arrived, _ = of_assignment(assignment, arrived)
+    else:
+        arrived = [with_earlier(assignment, one, limits.notebook_bytes) for one in arrived]
     lines = tuple(_line(assignment, one, limits) for one in arrived)
     return Preview(assignment.name, tuple(assignment.templates), lines, found.ignored)
 
@@ -92,11 +95,12 @@ def preview(week: str, submissions: Path | None, course: Path, limits: Limits) -
 def _line(assignment: Assignment, submission: Submission, limits: Limits) -> Line:
     states, remarks = [], [submission.reason] if submission.reason else []
     for name, template in assignment.templates.items():
-        if name not in submission.files:
+        path = submission.notebooks.get(name)
+        if path is None:
             states.append(ABSENT)
             continue
         try:
-            content = read_content(submission.files[name], limits.notebook_bytes)
+            content = read_content(path, limits.notebook_bytes)
         except NotANotebookError as error:
             states.append(BROKEN)
             remarks.append(f"{name}.ipynb: {error}")

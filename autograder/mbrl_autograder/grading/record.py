@@ -118,8 +118,18 @@ def _results(outcome: Outcome) -> Mapping[str, CellResult]:
     }
 
 
-def keep_submitted(assignment: Assignment, submission: Submission) -> None:
-    """Copies the notebooks that arrived elsewhere, unchanged, into the course's `submitted/` folder."""
+def keep_submitted(
+    assignment: Assignment, submission: Submission, beside: Mapping[str, bytes] | None = None
+) -> None:
+    """Copies what arrived elsewhere, unchanged, into the course's `submitted/` folder.
+
+    Notebooks of an earlier hand-in go, where they do not count on.
+
+    Args:
+        assignment: what was handed in.
+        submission: its notebooks.
+        beside: the files that lay beside them, by path.
+    """
     target = assignment.course.folder("submitted", assignment.name, submission.student)
     if not submission.files or any(path.resolve().parent == target for path in submission.files.values()):
         return
@@ -130,7 +140,7 @@ def keep_submitted(assignment: Assignment, submission: Submission) -> None:
     for old in [*target.glob("*.ipynb"), target / TIMESTAMP]:
         if old.is_dir() and not old.is_symlink():
             shutil.rmtree(old)
-        elif old.name not in wanted:
+        elif old.name not in wanted and old.stem not in submission.earlier:
             old.unlink(missing_ok=True)
     stamp = _stamp(submission)
     wanted |= {TIMESTAMP: stamp} if stamp is not None else {}
@@ -138,6 +148,19 @@ def keep_submitted(assignment: Assignment, submission: Submission) -> None:
         draft = target / f".{name}.part"
         shutil.copyfile(path, draft, follow_symlinks=False)
         draft.replace(target / name)
+    for name, content in (beside or {}).items():
+        file = target / name
+        if name not in wanted and name != TIMESTAMP and _can_hold(file, target):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            draft = file.with_name(f".{file.name}.part")
+            draft.write_bytes(content)
+            draft.replace(file)
+
+
+def _can_hold(file: Path, folder: Path) -> bool:
+    """Whether a file can be written in `folder`: nothing on its way there is a link or another file."""
+    way = [up for up in file.parents if up.is_relative_to(folder)]
+    return not file.is_dir() and all(not up.is_symlink() and (up.is_dir() or not up.exists()) for up in way)
 
 
 def arrival(submission: Submission) -> tuple[datetime | None, str]:
@@ -153,8 +176,11 @@ def arrival(submission: Submission) -> tuple[datetime | None, str]:
 
 
 def _stamp(submission: Submission) -> Path | None:
-    """The file beside the notebooks, in a folder that is the student's own."""
-    for path in submission.files.values():
+    """The file beside the notebooks that arrived, in a folder that is the student's own.
+
+    Earlier ones say when only where nothing else came.
+    """
+    for path in (submission.files or submission.notebooks).values():
         stamp = path.parent / TIMESTAMP
         own = submission.student in (path.parent.name, path.parent.parent.name)
         if own and stamp.is_file() and not stamp.is_symlink():

@@ -125,6 +125,8 @@ class _Page:
 
     def body(self, several: bool) -> str:
         parts = [self._summary(several)]
+        if self.outcome.instead_of:
+            parts.append(f'<div class="notice">{text(self._instead())}</div>')
         if self.outcome.status == TIMED_OUT:
             parts.append(f'<div class="notice">{TOO_SLOW}</div>')
         if self.outcome.status == UNREADABLE:
@@ -133,6 +135,13 @@ class _Page:
         if others := self._rest():
             parts.append(f'<section class="exercise"><h2>The rest of your notebook</h2>{others}</section>')
         return "\n".join(parts)
+
+    def _instead(self) -> str:
+        this = f"{self.name}.ipynb"
+        return (
+            f"This is about the {this} that you handed in before, which counts. The last time: "
+            f"{self.outcome.instead_of}. If you meant to hand in a newer {this}, please do it again."
+        )
 
     def _rest(self) -> str:
         """The other cells, as many as a page can bear."""
