@@ -176,6 +176,7 @@ def check_canvas(found: Mapping[str, Submission]) -> None:
     assert "late" in found["hopper"].reason and "3 versions" in found["hopper"].reason
     assert found["noether"].status == UNREADABLE and "essay.pdf" in found["noether"].reason
     assert texts(found["smith_1005"]) == {"build": "of another"}
+    assert (found["hopper"].platform, found["hopper"].number) == ("Canvas", "1002")
 
 
 def test_canvas(tmp_path: Path) -> None:

@@ -168,7 +168,7 @@ def test_csv_and_table(graded_class: tuple[Path, ClassResult]) -> None:
     _, result = graded_class
     with result.csv.open(encoding="utf-8") as stream:
         lines = {line["student"]: line for line in csv.DictReader(stream)}
-    columns = ["student", "add", "double", "q1", "penalty", "total", "max", "status", "reason"]
+    columns = ["student", "platform_id", "add", "double", "q1", "penalty", "total", "max", "status", "reason"]
     assert list(lines["right"]) == columns
     assert [lines["right"][key] for key in ("add", "double", "q1", "total", "max")] == [
         "3",

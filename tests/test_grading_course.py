@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import os
 import sqlite3
@@ -205,6 +206,55 @@ def test_nothing_is_kept_by_way_of_a_link(tmp_path: Path) -> None:
     assert by_name(run(tmp_path, tmp_path / "in"))["ada"].total == 5
     assert [path.name for path in outside.iterdir()] == ["x.txt"]
     assert (outside / "x.txt").read_text() == "old" and (kept / "z.txt").read_text() == "new"
+
+
+def exported(folder: Path, names: dict[str, str]) -> Path:
+    """An export of a learning platform's: for each file the text of its first solution."""
+    folder.mkdir()
+    for name, add in names.items():
+        (folder / name).write_text(nbformat.writes(submitted({**RIGHT, "add": add})))
+    return folder
+
+
+def test_two_people_of_one_name_are_told_apart_in_every_export(tmp_path: Path) -> None:
+    make_course(tmp_path)
+    right = RIGHT["add"]
+    first = exported(tmp_path / "first", {"smith_1004_1_build.ipynb": right})
+    assert {name: row.number for name, row in by_name(run(tmp_path, first)).items()} == {"smith": "1004"}
+    second = exported(tmp_path / "second", {"smith_1005_2_build.ipynb": "broken("})
+    rows = by_name(run(tmp_path, second))
+    assert {name: (row.status, row.number) for name, row in rows.items()} == {
+        "smith": (EARLIER, "1004"),
+        "smith_1005": (GRADED, "1005"),
+    }
+    both = {"smith_1004_3_build-1.ipynb": right, "smith_1005_4_build-1.ipynb": right}
+    third = exported(tmp_path / "third", both)
+    assert "smith_1005  ok" in str(preview(ASSIGNMENT, third, tmp_path, Limits()))
+    result = run(tmp_path, third)
+    assert [row.student for row in result.rows] == ["smith", "smith_1005"]
+    with result.csv.open(encoding="utf-8") as stream:
+        lines = list(csv.DictReader(stream))
+    assert [line["platform_id"] for line in lines] == ["1004", "1005"]
+    assert [student["platform_id"] for student in as_json(result)["students"]] == ["1004", "1005"]
+
+
+def test_a_class_list_gives_canvas_names(tmp_path: Path) -> None:
+    make_course(tmp_path)
+    with Gradebook(f"sqlite:///{tmp_path / 'gradebook.db'}") as gradebook:
+        gradebook.add_student("ada", lms_user_id="1001")
+        gradebook.add_student("hopper")
+    names = ["lovelaceada_1001_1_build.ipynb", "hopper_LATE_1002_2_build.ipynb", "ada_1003_3_build.ipynb"]
+    arrived = exported(tmp_path / "in", dict.fromkeys(names, RIGHT["add"]))
+    rows = by_name(run(tmp_path, arrived))
+    assert {name: row.number for name, row in rows.items()} == {
+        "ada": "1001",
+        "ada_1003": "1003",
+        "hopper": "1002",
+    }
+    moodle = exported(tmp_path / "moodle", {"hopper_12_assignsubmission_file_build.ipynb": RIGHT["add"]})
+    assert by_name(run(tmp_path, moodle))["hopper"].number == "12"
+    with Gradebook(f"sqlite:///{tmp_path / 'gradebook.db'}") as gradebook:
+        assert gradebook.find_student("hopper").lms_user_id == "1002", "Moodle's are others every time"
 
 
 class StandIn:

@@ -18,7 +18,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
@@ -49,6 +49,8 @@ class _Box:
     """All that arrived from one student."""
 
     student: str
+    platform: str = ""
+    number: str = ""
     items: list[_Item] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # said in any case
     problems: list[str] = field(default_factory=list)  # said where something could not be taken
@@ -126,10 +128,11 @@ class _Collector:
             )
         names = [box.student for box in boxes.values()]
         found = []
-        for (_, number), box in boxes.items():
-            if names.count(box.student) > 1 and number:  # two people of the same name
-                box.student = f"{box.student}_{number}"
-            found.append(self._submission(box))
+        for box in boxes.values():
+            if names.count(box.student) > 1 and box.number:  # two people of the same name
+                box.student = f"{box.student}_{box.number}"
+            submission = self._submission(box)
+            found.append(replace(submission, platform=box.platform, number=box.number))
         return Collection(tuple(sorted(found, key=lambda one: one.student)), tuple(ignored))
 
     def _opened(self, submissions: Path) -> tuple[Path, dict[str, str]]:
@@ -183,7 +186,7 @@ class _Collector:
     # who it is from ---------------------------------------------------------------------------------
 
     def _box(self, boxes: dict[tuple[str, str], _Box], who: Sender) -> _Box:
-        box = boxes.setdefault((who.name, who.number), _Box(who.name))
+        box = boxes.setdefault((who.name, who.number), _Box(who.name, who.platform, who.number))
         note = "marked as late by the learning platform (which takes nothing off here)"
         if who.late and note not in box.notes:
             box.notes.append(note)

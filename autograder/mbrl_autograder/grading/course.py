@@ -112,13 +112,23 @@ class Course:
         found = source.glob("*/*.ipynb") if source.is_dir() else ()
         return sorted({path.parent.name for path in found if not path.parent.name.startswith(".")})
 
+    @property
+    def _database(self) -> Path | None:
+        """The gradebook's file, where it is one."""
+        kind, _, name = self.directory.db_url.partition(":///")
+        return Path(name) if kind == "sqlite" and name else None
+
+    @property
+    def has_gradebook(self) -> bool:
+        """Whether a gradebook is there already."""
+        return self._database is None or self._database.exists()
+
     @contextmanager
     def gradebook(self) -> Iterator[Gradebook]:
         """The course's gradebook, open; made if it is not there, by no half even when that is interrupted."""
         course_id = self.directory.course_id or "default_course"
-        kind, _, name = self.directory.db_url.partition(":///")
-        path = Path(name)
-        if kind == "sqlite" and name and not path.exists():
+        path = self._database
+        if path is not None and not path.exists():
             draft = path.with_name(f".{path.name}.part")
             draft.unlink(missing_ok=True)
             Gradebook(f"sqlite:///{draft}", course_id).close()

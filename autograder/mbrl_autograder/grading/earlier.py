@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from .course import Assignment
@@ -32,7 +33,8 @@ def with_earlier(assignment: Assignment, submission: Submission, limit: int) -> 
             said.append(f"{name}.ipynb: {problem}; the one handed in before counts")
     if not earlier:
         return submission
-    return Submission(submission.student, files, GRADED, "; ".join(filter(None, said)), earlier)
+    reason = "; ".join(filter(None, said))
+    return replace(submission, files=files, status=GRADED, reason=reason, earlier=earlier)
 
 
 def _problem(path: Path, limit: int) -> str:

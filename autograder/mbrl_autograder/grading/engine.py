@@ -39,6 +39,7 @@ from .model import (
 from .notebooks import NotANotebookError, clean, for_marker, has_tests, read_content, restore
 from .record import Recorder, arrival, keep_submitted
 from .report import write_csv
+from .roster import identified, numbers, remember
 from .state import exclusive
 
 CLUSTER_THREADS = 64
@@ -80,15 +81,17 @@ def grade(
     arrived = collect(submissions or own, assignment.name, list(assignment.templates), options.limits)
     roster: list[str] = []
     elsewhere = (submissions or own).resolve() != own
-    if elsewhere:
-        arrived = [with_earlier(assignment, one, options.limits.notebook_bytes) for one in arrived]
-    else:
+    if not elsewhere:
         arrived, roster = of_assignment(assignment, arrived)
-    with _errors_said(home), ExitStack() as stack:
+    with errors_said(home), ExitStack() as stack:
         folder = stack.enter_context(exclusive(home.root))
         assignment.register()
         execute = executor or stack.enter_context(judging(assignment, options, folder))
-        recorder = Recorder(assignment, stack.enter_context(home.gradebook()))
+        gradebook = stack.enter_context(home.gradebook())
+        recorder = Recorder(assignment, gradebook)
+        if elsewhere:
+            arrived = identified(arrived, numbers(gradebook))
+            arrived = [with_earlier(assignment, one, options.limits.notebook_bytes) for one in arrived]
         shared = _shared_folders(arrived, (submissions or own).resolve())
         work = partial(_execute, assignment, execute=execute, limits=options.limits, shared=shared)
         keep = partial(_keep, assignment, limits=options.limits, shared=shared) if elsewhere else None
@@ -124,7 +127,7 @@ def assignment_name(course: Course, week: str) -> str:
 
 
 @contextmanager
-def _errors_said(course: Course) -> Iterator[None]:
+def errors_said(course: Course) -> Iterator[None]:
     """What a disk or a database refuses, in words."""
     try:
         yield
@@ -188,6 +191,7 @@ def _graded(
                 if keep is not None:
                     keep(submission)
                 recorder.write(submission.student, found, timestamp)
+                remember(recorder.gradebook, submission)
                 outcomes[submission.student] = found
         except BaseException:  # Ctrl-C, a full disk: what waits is dropped, what runs is ended
             pool.shutdown(wait=False, cancel_futures=True)
@@ -238,7 +242,7 @@ def _execute(
     order = [CRASHED, UNREADABLE, TIMED_OUT, GRADED]
     status, reason = min(statuses, key=order.index), "; ".join(reason for reason in reasons if reason)
     flags = tuple(flag for outcome in outcomes.values() for flag in outcome.flags)
-    return outcomes, Row(submission.student, {}, status, reason, flags=flags)
+    return outcomes, Row(submission.student, {}, status, reason, flags=flags, number=submission.number)
 
 
 def _own_files(notebook: Path, limits: Limits, shared: set[Path]) -> dict[str, bytes]:

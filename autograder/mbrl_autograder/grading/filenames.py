@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-MOODLE = re.compile(r"(?P<name>.+?)_(?P<id>\d+)_assignsubmission_[a-z]+_?(?P<file>.*)", re.S)
-CANVAS = re.compile(r"(?P<name>[^_]+)_(?P<late>LATE_)?(?P<id>\d+)_\d+_(?P<file>.+)", re.S)
+CANVAS, MOODLE = "Canvas", "Moodle"
+_MOODLE = re.compile(r"(?P<name>.+?)_(?P<id>\d+)_assignsubmission_[a-z]+_?(?P<file>.*)", re.S)
+_CANVAS = re.compile(r"(?P<name>[^_]+)_(?P<late>LATE_)?(?P<id>\d+)_\d+_(?P<file>.+)", re.S)
 # "build-2", "build (1)", "build_1_": what Canvas and browsers make of a second "build"
 NUMBERED = re.compile(r"[-_ +]*\(?(\d+)\)?_?")
 
@@ -21,7 +22,7 @@ class Sender:
         name: the student's, or what stands for it.
         number: the learning platform's number of the student, or "".
         file: what the student called the file, or "" for a folder of Moodle's.
-        platform: "Canvas", "Moodle" or "".
+        platform: CANVAS, MOODLE or "".
         late: the platform says so.
     """
 
@@ -34,10 +35,10 @@ class Sender:
 
 def sender(name: str) -> Sender:
     """Whom a file or folder called `name` is from."""
-    if match := MOODLE.fullmatch(name):
-        return Sender(match["name"].strip(), match["id"], match["file"], "Moodle")
-    if match := CANVAS.fullmatch(name):
-        return Sender(match["name"], match["id"], match["file"], "Canvas", bool(match["late"]))
+    if match := _MOODLE.fullmatch(name):
+        return Sender(match["name"].strip(), match["id"], match["file"], MOODLE)
+    if match := _CANVAS.fullmatch(name):
+        return Sender(match["name"], match["id"], match["file"], CANVAS, bool(match["late"]))
     stem, suffix = Path(name).stem, Path(name).suffix.lower()
     return Sender(stem if suffix in (".ipynb", ".zip") else name, "", name)
 
@@ -59,7 +60,7 @@ def newness(name: str, modified: float, platform: str = "") -> tuple[float, ...]
     """What tells which of two files is newer: Canvas's own numbers first, since its dates may be lost."""
     match = re.search(r"-(\d+)$", Path(name).stem)
     number = float(match[1]) if match else 0.0
-    return (number if platform == "Canvas" else 0.0, modified, number)
+    return (number if platform == CANVAS else 0.0, modified, number)
 
 
 def is_notebook(name: str) -> bool:

@@ -53,6 +53,8 @@ class Submission:
         status: GRADED, or UNREADABLE.
         reason: what is to be said of it, or "".
         earlier: what counts of the notebooks that are not in `files`.
+        platform: the learning platform that it came from ("Canvas", "Moodle"), or "".
+        number: that platform's number of the student, or "".
     """
 
     student: str
@@ -60,6 +62,8 @@ class Submission:
     status: str = GRADED
     reason: str = ""
     earlier: Mapping[str, Earlier] = field(default_factory=dict)
+    platform: str = ""
+    number: str = ""
 
     @property
     def notebooks(self) -> dict[str, Path]:
@@ -151,7 +155,8 @@ def max_score(exercises: Iterable[Exercise]) -> float:
 class Row:
     """One student's line: marks by exercise id; None is still to be marked by hand.
 
-    `flags` are what a human should look at, `penalty` what lateness costs.
+    `flags` are what a human should look at, `penalty` what lateness costs, `number` is the student's on the
+    learning platform.
     """
 
     student: str
@@ -161,6 +166,7 @@ class Row:
     pages: tuple[Path, ...] = ()
     flags: tuple[str, ...] = ()
     penalty: float = 0.0
+    number: str = ""
 
     @property
     def total(self) -> float:

@@ -14,9 +14,10 @@ from mbrl_autograder.judge.notebook import grade_id, text_of
 from .collect import collection
 from .course import Assignment, Course
 from .earlier import with_earlier
-from .engine import assignment_name, of_assignment
+from .engine import assignment_name, errors_said, of_assignment
 from .model import Limits, Submission
 from .notebooks import COURSE_KEY, NotANotebookError, read_content
+from .roster import identified, numbers
 
 FINE, UNTOUCHED, OTHER, BROKEN, ABSENT = "ok", "untouched", "wrong one", "broken", "missing"
 STUB = "raise NotImplementedError"
@@ -87,9 +88,18 @@ def preview(week: str, submissions: Path | None, course: Path, limits: Limits) -
     if (submissions or own).resolve() == own:
         arrived, _ = of_assignment(assignment, arrived)
     else:
+        arrived = identified(arrived, _known(home))
         arrived = [with_earlier(assignment, one, limits.notebook_bytes) for one in arrived]
     lines = tuple(_line(assignment, one, limits) for one in arrived)
     return Preview(assignment.name, tuple(assignment.templates), lines, found.ignored)
+
+
+def _known(course: Course) -> dict[str, str]:
+    """The gradebook's students and their numbers, where there is a gradebook."""
+    if not course.has_gradebook:
+        return {}
+    with errors_said(course), course.gradebook() as gradebook:
+        return numbers(gradebook)
 
 
 def _line(assignment: Assignment, submission: Submission, limits: Limits) -> Line:

@@ -20,6 +20,7 @@ from mbrl_autograder.judge.results import PASSED, CellResult
 
 from .course import Assignment
 from .model import EARLIER, MISSING, Outcome, Row, Submission
+from .roster import numbers
 
 TIMESTAMP = "timestamp.txt"  # nbgrader's `collect` writes it beside the notebooks
 Comments = dict[tuple[str, str], str]
@@ -63,7 +64,8 @@ class Recorder:
         recorded = {
             one.student_id: one for one in self.gradebook.assignment_submissions(self.assignment.name)
         }
-        students = {student.id for student in self.gradebook.students} | set(run) | set(roster)
+        known = numbers(self.gradebook)
+        students = set(known) | set(run) | set(roster)
         rows = []
         for student in sorted(students):
             submission = recorded.get(student)
@@ -76,7 +78,9 @@ class Recorder:
             pages, penalty = self._pages(student), 0.0
             if submission is not None:
                 penalty = sum(part.late_submission_penalty or 0.0 for part in submission.notebooks)
-            rows.append(Row(student, self._marks(submission), status, reason, pages, flags, penalty))
+            number = (run[student].number if student in run else "") or known.get(student, "")
+            marks = self._marks(submission)
+            rows.append(Row(student, marks, status, reason, pages, flags, penalty, number))
         return rows
 
     def _marks(self, submission: SubmittedAssignment | None) -> dict[str, float | None]:

@@ -26,9 +26,10 @@ STATUSES = (GRADED, TIMED_OUT, UNREADABLE, CRASHED, MISSING, EARLIER)
 
 
 def write_csv(path: Path, exercises: Sequence[Exercise], rows: Sequence[Row]) -> None:
-    """Writes one line per student: student, a column per exercise, penalty, total, max, status, reason.
+    """Writes one line per student: name, number, a column per exercise, penalty, total, max, status, reason.
 
-    A mark that is still to be given by hand is empty. The file is put in place at once, never half-written.
+    The number is the student's on the learning platform, if it came from there. A mark that is still to be
+    given by hand is empty. The file is put in place at once, never half-written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     best = number(max_score(exercises))
@@ -36,12 +37,22 @@ def write_csv(path: Path, exercises: Sequence[Exercise], rows: Sequence[Row]) ->
     with draft.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(
-            ["student", *(e.id for e in exercises), "penalty", "total", "max", "status", "reason"]
+            [
+                "student",
+                "platform_id",
+                *(e.id for e in exercises),
+                "penalty",
+                "total",
+                "max",
+                "status",
+                "reason",
+            ]
         )
         for row in rows:
             marks = [number(row.marks.get(exercise.id)) for exercise in exercises]
             cells = [
                 row.student,
+                row.number,
                 *marks,
                 number(row.penalty),
                 number(row.total),
@@ -145,6 +156,7 @@ def as_json(result: ClassResult) -> dict[str, Any]:
         "students": [
             {
                 "student": row.student,
+                "platform_id": row.number,
                 "status": row.status,
                 "reason": row.reason,
                 "flags": list(row.flags),
