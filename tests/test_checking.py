@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from mbrl_course.checking import as_tensor, check_between, check_close, check_shape, check_true, gradients
+from mbrl_course.checking import (
+    as_tensor,
+    check_between,
+    check_close,
+    check_shape,
+    check_true,
+    check_unchanged,
+    gradients,
+)
 
 NAN = float("nan")
 
@@ -34,7 +42,8 @@ def test_a_gradient_does_not_matter_and_is_not_needed() -> None:
         (None, "x is None: is a `return` missing?"),
         ("text", "x is a str, expected a tensor"),
         ({"a": 1}, "x is a dict, expected a tensor"),
-        ([[1.0], [1.0, 2.0]], "x is a list, expected a tensor"),
+        ([[1.0], [1.0, 2.0]], "x is a list of 2 things, expected a single tensor"),
+        ((torch.zeros(2), 3.0), "x is a tuple of 2 things, expected a single tensor"),
     ],
 )
 def test_what_is_no_tensor_is_named(value: Any, said: str) -> None:
@@ -103,3 +112,22 @@ def test_gradients_are_those_of_autograd_and_zero_where_there_is_no_way_back() -
     assert [slope.tolist() for slope in gradients(x.square().sum(), x, y)] == [[2.0, 4.0], 0.0]
     for cut in (x.detach().sum(), x.sum().item(), x.detach().numpy(), None):
         assert [slope.tolist() for slope in gradients(cut, x, y)] == [[0.0, 0.0], 0.0]
+
+
+def test_a_changed_argument_is_named() -> None:
+    before = torch.tensor([1.0, 2.0])
+    check_unchanged("rewards", before.clone(), before)
+    check_unchanged("flags", torch.tensor([True]), torch.tensor([True]))
+    check_unchanged("scores", [1.0, NAN], torch.tensor([1.0, NAN]))
+    for changed in (before + 1, before[:1]):
+        said = message(check_unchanged, "rewards", changed, before, "use torch.where")
+        assert said == "the caller's rewards changed: use torch.where"
+
+
+def test_a_hint_is_said_of_a_wrong_shape_and_of_an_expected_infinity() -> None:
+    said = message(check_close, "the data", torch.ones(4), torch.ones(7), hint="all trials count")
+    assert said == "the data has shape [4], expected [7]: all trials count"
+    swapped = message(check_close, "x", torch.ones(4, 7), torch.ones(7, 4), hint="all trials count")
+    assert swapped.endswith("are two axes swapped?")
+    infinite = torch.tensor([torch.inf, 2.0, 3.0])
+    assert message(check_close, "x", 2 * infinite, infinite).endswith("(2 of 3 values differ)")

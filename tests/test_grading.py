@@ -194,7 +194,8 @@ def test_a_later_run_keeps_what_was_graded(tmp_path: Path) -> None:
     assert (rows["ada"].status, rows["ada"].total) == (EARLIER, 5)
     assert (rows["bob"].status, rows["bob"].total) == (GRADED, 5)
     assert (rows["carl"].status, rows["carl"].total) == (MISSING, 0)
-    for number, broken in enumerate(("broken now", b"")):
+    unreadable: tuple[str | bytes, ...] = ("broken now", b"")
+    for number, broken in enumerate(unreadable):
         again = tmp_path / f"again-{number}"
         hand_in(again, "ada", broken)
         rows = by_name(run(tmp_path, again, executor=all_right))

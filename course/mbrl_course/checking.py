@@ -24,6 +24,7 @@ def as_tensor(name: str, value: Any) -> Tensor:
     __tracebackhide__ = True
     if value is None:
         raise AssertionError(f"{name} is None: is a `return` missing?")
+    kind = type(value).__name__
     if isinstance(value, Tensor):
         tensor = value.detach().cpu()
     else:
@@ -34,7 +35,8 @@ def as_tensor(name: str, value: Any) -> Tensor:
         except (TypeError, ValueError):
             array = np.asarray(None)
         if array.dtype == object or array.dtype.kind not in "bifu":
-            raise AssertionError(f"{name} is a {type(value).__name__}, expected a tensor")
+            several = f" of {len(value)} things" if isinstance(value, list | tuple) else ""
+            raise AssertionError(f"{name} is a {kind}{several}, expected a{' single' * bool(several)} tensor")
         tensor = torch.from_numpy(np.array(array))
     if tensor.dtype == torch.bool:
         return tensor
@@ -54,7 +56,14 @@ def check_shape(name: str, value: Any, shape: Sequence[int], hints: Mapping[Any,
         AssertionError: "next_obs has shape [10, 4], expected [3, 10, 4]: is the ensemble axis missing?"
     """
     __tracebackhide__ = True
-    tensor = as_tensor(name, value)
+    return _of_shape(name, as_tensor(name, value), shape, hints)
+
+
+def _of_shape(
+    name: str, tensor: Tensor, shape: Sequence[int], hints: Mapping[Any, str] | str, otherwise: str = ""
+) -> Tensor:
+    """As `check_shape`; `otherwise` is said where nothing is known of the wrong shape."""
+    __tracebackhide__ = True
     if tuple(tensor.shape) == tuple(shape):
         return tensor
     hint = hints if isinstance(hints, str) else hints.get(tuple(tensor.shape), "")
@@ -62,6 +71,7 @@ def check_shape(name: str, value: Any, shape: Sequence[int], hints: Mapping[Any,
         hint = "are two axes swapped?"
     if not hint and [n for n in tensor.shape if n != 1] == [n for n in shape if n != 1]:
         hint = "is there an axis of length 1 too many or too few (squeeze, unsqueeze, keepdim)?"
+    hint = hint or otherwise
     message = f"{name} has shape {list(tensor.shape)}, expected {list(shape)}"
     raise AssertionError(f"{message}: {hint}" if hint else message)
 
@@ -84,7 +94,7 @@ def check_close(
         expected: the right value.
         mistakes: for each likely mistake, its description and the value that it leads to; where the student's
             value fits one, the message is that description.
-        hint: said when no mistake fits.
+        hint: said when no mistake fits, or where the shape is another one for no known reason.
         rtol: relative tolerance.
         atol: absolute tolerance, in the value's unit.
 
@@ -93,7 +103,7 @@ def check_close(
     """
     __tracebackhide__ = True
     expected_tensor = as_tensor("expected", expected).double()
-    tensor = check_shape(name, value, expected_tensor.shape).double()
+    tensor = _of_shape(name, as_tensor(name, value), expected_tensor.shape, "", hint).double()
     if _close(tensor, expected_tensor, rtol, atol):
         return tensor
     for mistake, wrong in (mistakes or {}).items():
@@ -125,6 +135,24 @@ def check_true(condition: Any, message: str) -> None:
     __tracebackhide__ = True
     if not bool(condition):
         raise AssertionError(message)
+
+
+def check_unchanged(name: str, value: Any, before: Any, remedy: str = "work on a copy") -> None:
+    """Asserts that an argument still is what it was before the call.
+
+    Args:
+        name: of the argument.
+        value: the argument after the call.
+        before: a copy that was made before.
+        remedy: what the student may do instead.
+
+    Raises:
+        AssertionError: "the caller's rewards changed: use torch.where, not rewards[...] = 0"
+    """
+    __tracebackhide__ = True
+    new, old = as_tensor(name, value), as_tensor(name, before)
+    if new.shape != old.shape or not bool(((new == old) | (new.isnan() & old.isnan())).all()):
+        raise AssertionError(f"the caller's {name} changed: {remedy}")
 
 
 def gradients(value: Any, *leaves: Tensor) -> list[Tensor]:
@@ -163,7 +191,7 @@ def _difference(name: str, tensor: Tensor, expected: Tensor, rtol: float, atol: 
 
 def _guess(tensor: Tensor, expected: Tensor, rtol: float, atol: float) -> str:
     """Names a simple relation between a wrong value and the right one, if there is any."""
-    if not bool(torch.isfinite(tensor).all()):
+    if not bool(torch.isfinite(tensor[torch.isfinite(expected)]).all()):
         return ": there are NaN or infinite values"
     if _close(tensor, -expected, rtol, atol):
         return ": it has the wrong sign"

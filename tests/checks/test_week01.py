@@ -99,7 +99,7 @@ MISTAKES: dict[str, Mistake] = {
         "ring-buffer",
         DRAW,
         "rows = torch.randint(self.size, (batch_size,), generator=torch.Generator().manual_seed(0))",
-        "another seed gives the same sample",
+        "two samples from one generator",
     ),
     "rows-of-their-own-for-each-column": (
         "ring-buffer",
@@ -111,7 +111,7 @@ MISTAKES: dict[str, Mistake] = {
         "ring-buffer",
         'raise ValueError("the buffer is empty: add transitions before you sample")',
         "return self.data.take(torch.zeros(batch_size, dtype=torch.long))",
-        "should raise a ValueError",
+        "expected a ValueError",
     ),
     "std-divides-by-n-minus-1": (
         "normalizer",
@@ -243,7 +243,7 @@ MISTAKES: dict[str, Mistake] = {
         "return member_loss.detach()",
         "the loss of each member",
     ),
-    "step-forgotten": ("training-step", "optimizer.step()", "pass", "optimizer.step() called"),
+    "step-forgotten": ("training-step", "optimizer.step()", "pass", "optimizer.step() both called"),
     "averaged-over-members": (
         "training-step",
         "member_loss.sum().backward()",
@@ -260,7 +260,7 @@ MISTAKES: dict[str, Mistake] = {
         "training-step",
         "squared_error.mean(dim=(1, 2))",
         "squared_error.sum(dim=2).mean(dim=1)",
-        "summed over the dimensions",
+        "summed over the 2 dimensions",
     ),
     "summed-over-everything": (
         "training-step",

@@ -179,7 +179,7 @@ MUTANTS: dict[str, tuple[str, str, str, str]] = {
         "random-shooting",
         "score_fn(action_sequences)",
         "torch.cat([score_fn(action_sequences[i : i + 1]) for i in range(num_sequences)])",
-        "expected one call",
+        "all sequences at once",
     ),
     "the whole plan at once": ("receding-horizon", "plan(obs)[0]", "plan(obs)", "expected its first action"),
     "the last action of the plan": ("receding-horizon", "plan(obs)[0]", "plan(obs)[-1]", "first action"),
@@ -226,7 +226,7 @@ MUTANTS: dict[str, tuple[str, str, str, str]] = {
         "receding-horizon",
         "truncated=torch.tensor(cuts, dtype=torch.bool)",
         "truncated=torch.tensor([*cuts[:-1], cuts[-1] or len(cuts) == max_steps], dtype=torch.bool)",
-        "those of the environment",
+        "what env_step returned",
     ),
     "flags swapped": (
         "receding-horizon",

@@ -577,17 +577,6 @@ RIGHT = {
             return -torch.distributions.Normal(mean, torch.exp(log_var / 2)).log_prob(target)
         """,
     ),
-    "loss in numpy": (
-        NLL,
-        """
-        import numpy as np
-
-        def gaussian_nll(mean, log_var, target):
-            mean, log_var, target = (np.asarray(x, dtype=np.float64) for x in (mean, log_var, target))
-            scaled = (target - mean) * np.exp(-log_var / 2)
-            return (scaled**2 + log_var + np.log(2 * np.pi)) / 2
-        """,
-    ),
     "bounds by logaddexp": (
         BOUNDS,
         """

@@ -433,7 +433,7 @@ MISTAKES = {
         "        if on_trial is not None:\n            on_trial(number, trials[-1])\n",
         "returned True after trial 0",
     ),
-    "on_trial is never told": (LOOP, "if on_trial is not None and", "if False and", "on_trial is told"),
+    "on_trial is never told": (LOOP, "if on_trial is not None and", "if False and", "on_trial was told"),
     "stops unless told otherwise": (
         LOOP,
         "and on_trial(number, trials[-1])",

@@ -90,7 +90,7 @@ MISTAKES = {
         GAE,
         f"deltas = {DELTAS}",
         "next_values *= ~terminated\n    deltas = rewards + gamma * next_values - values",
-        "next_values has changed",
+        "next_values changed",
     ),
     # 6.2
     "no clip": (CLIP, OBJECTIVE, "ratio * advantages", "nothing is clipped"),

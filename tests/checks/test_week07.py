@@ -183,7 +183,7 @@ MISTAKES = {
         LOSSES,
         f"return {FOLLOWS}",
         "reward += gamma * ~terminated * soft_value\n    return reward",
-        "reward has changed",
+        "reward changed",
     ),
     "axes of the critics' loss": (LOSSES, "mean(dim=1).sum()", "mean(dim=0).sum()", "the other way round"),
     "a loss for each critic": (LOSSES, "mean(dim=1).sum()", "mean(dim=1)", "the sum over the critics"),
@@ -370,7 +370,7 @@ MISTAKES = {
         PENALTY,
         "return reward - beta * disagreement",
         "reward -= beta * disagreement\n    return reward",
-        "reward has changed",
+        "reward changed",
     ),
     "a bonus for doubt": (PENALTY, "return reward - beta", "return reward + beta", "price is added"),
     "beta is forgotten": (

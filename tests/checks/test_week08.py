@@ -243,7 +243,7 @@ MISTAKES = {
         PROFILE,
         "return (scores - random_score) / (reference_score - random_score)",
         "scores -= random_score\n    scores /= reference_score - random_score\n    return scores",
-        "scores have changed",
+        "scores changed",
     ),
     "clipped": (
         PROFILE,

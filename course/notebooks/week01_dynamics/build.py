@@ -28,7 +28,8 @@
 # **How it goes.** Five exercises with 30 points, together about an hour and a half; the notebook itself runs
 # in half a minute. Fill in the cells that raise `NotImplementedError`. The checks below each of them tell at
 # once whether your code is right, and what is likely wrong with it. Hidden checks are added when you hand in;
-# they test nothing that the text of the exercise does not say.
+# they test nothing that the text does not say. One rule holds for all exercises: a function leaves the tensors
+# that it is given as they are. (`x - mean` makes a new tensor, `x -= mean` changes the caller's.)
 
 # %% kind="setup"
 from __future__ import annotations
@@ -44,7 +45,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from mbrl_course.checking import check_between, check_close, check_shape, check_true
+from mbrl_course.checking import check_between, check_close, check_shape, check_true, check_unchanged
 from mbrl_course.envs import get_task
 from mbrl_course.envs.pictures import draw_rod
 from mbrl_course.envs.task import RewardFunction, TerminationFunction, never_terminates
@@ -166,7 +167,15 @@ def filled_buffer(capacity: int, counts: Iterable[int]) -> ReplayBuffer:
     """A buffer into which groups of numbered transitions were written, of these sizes."""
     buffer, first = ReplayBuffer(capacity, obs_dim=1, action_dim=1), 0
     for count in counts:
-        buffer.write(numbered_transitions(first, count))
+        try:
+            buffer.write(numbered_transitions(first, count))
+        except (RuntimeError, IndexError, ValueError) as error:
+            if isinstance(error, NotImplementedError):
+                raise
+            what = f"write raised a {type(error).__name__} for {count} transitions after {first} in {capacity} rows"
+            raise AssertionError(
+                f"{what} ({error}). After the last row comes row 0; N is len(batch.reward), not len(batch)"
+            ) from error
         first += count
     return buffer
 
@@ -178,14 +187,30 @@ def buffer_after(capacity: int, counts: Iterable[int]) -> dict[str, Any]:
     return {**columns, "position": int(buffer.position), "size": int(buffer.size)}
 
 
-def sample_after(capacity: int, counts: Iterable[int], batch_size: int, seed: int) -> dict[str, Any]:
-    """A sample from a buffer after such writes, column by column; or the name of the error it raises."""
-    buffer = filled_buffer(capacity, counts)
-    try:
-        batch = buffer.sample(batch_size, torch.Generator().manual_seed(seed))
-    except ValueError:
-        return {"error": "ValueError"}
+def sample_after(
+    capacity: int, counts: Iterable[int], batch_size: int, seed: int, calls: int = 1
+) -> dict[str, Any]:
+    """The last of so many samples from a buffer after such writes, column by column."""
+    buffer, generator = filled_buffer(capacity, counts), torch.Generator().manual_seed(seed)
+    for _ in range(calls):
+        batch = buffer.sample(batch_size, generator)
+    if batch is None:
+        raise AssertionError("sample returned None: is a `return` missing?")
+    if getattr(batch, "_fields", ()) != Batch._fields:
+        kind = type(batch).__name__
+        raise AssertionError(
+            f"sample returned a {kind}, expected a Batch: `take` makes one of all six columns"
+        )
     return {name: torch.as_tensor(column) for name, column in zip(Batch._fields, batch, strict=True)}
+
+
+def error_of_empty() -> str:
+    """The name of the error that sampling from an empty buffer raises, or ""."""
+    try:
+        ReplayBuffer(4, obs_dim=1, action_dim=1).sample(2, torch.Generator().manual_seed(0))
+    except Exception as error:
+        return type(error).__name__
+    return ""
 
 
 # %% kind="test" of="ring-buffer" points=2
@@ -282,7 +307,15 @@ for capacity, counts in (
     check_close("the column obs" + where, held["obs"], expected, hint="each in the row n modulo capacity")
     check_close("the column next_obs" + where, held["next_obs"], expected + 1)
     check_close("the column action" + where, held["action"], expected + 100)
-    check_close("position" + where, held["position"], total % capacity)
+    short = 0
+    for count in counts:
+        short = (short + min(count, capacity)) % capacity
+    check_close(
+        "position" + where,
+        held["position"],
+        total % capacity,
+        mistakes={"it moves on by N, also by those that are left out": short},
+    )
     check_close("size" + where, held["size"], min(total, capacity))
 ### END HIDDEN TESTS
 
@@ -304,10 +337,22 @@ again = sample_after(capacity=50, counts=[6], batch_size=300, seed=0)
 check_close(
     "obs with the same seed", again["obs"], batch["obs"], hint="all random numbers come from generator"
 )
+second = sample_after(capacity=50, counts=[6], batch_size=300, seed=0, calls=2)
+check_true(
+    not torch.equal(second["obs"], batch["obs"]),
+    "two samples from one generator are the same: draw from `generator` itself, which moves on with every draw",
+)
 print("Right: samples are drawn from what is stored.")
 ### BEGIN HIDDEN TESTS
 other = sample_after(capacity=50, counts=[6], batch_size=300, seed=1)
 check_true(not torch.equal(other["obs"], batch["obs"]), "another seed gives the same sample: is it used?")
+follows = (numbers[1:] == (numbers[:-1] + 1) % 6).float().mean()
+check_true(follows < 0.5, "the draws follow each other in the buffer: each row is drawn by itself")
+part = sample_after(capacity=10, counts=[6], batch_size=6000, seed=2)
+counts = torch.bincount(part["obs"][:, 0].long(), minlength=6)
+check_between(
+    "draws of each of 6 transitions in 10 rows", counts, 850, 1150, "6000 draws, all equally likely"
+)
 full = sample_after(capacity=6, counts=[9], batch_size=6000, seed=2)  # wrapped: transitions 3 .. 8
 counts = torch.bincount(full["obs"][:, 0].long(), minlength=9)
 check_close("draws of what was overwritten", counts[:3], [0, 0, 0])
@@ -318,8 +363,11 @@ check_true(
 check_true(
     ((full["obs"][:, 0] % 2 == 0) == full["truncated"]).all(), "truncated does not fit the sampled obs"
 )
-empty = sample_after(capacity=4, counts=[], batch_size=2, seed=0)
-check_true(empty.get("error") == "ValueError", "sampling from an empty buffer should raise a ValueError")
+raised = error_of_empty()
+check_true(
+    raised == "ValueError",
+    f"sampling from an empty buffer raised {raised or 'nothing'}, expected a ValueError",
+)
 ### END HIDDEN TESTS
 
 # %% [markdown]
@@ -467,12 +515,17 @@ check_close("std of the normalised data", z.std(dim=0, correction=0), torch.ones
 # %% kind="test" of="normalizer" points=2
 x = torch.tensor([[0.0, 100.0], [4.0, 300.0]])  # [N, D]: mean (2, 200), std (2, 100)
 normalizer = Normalizer(2)
-normalizer.fit(x)
+given = x.clone()
+normalizer.fit(given)
+check_unchanged("x", given, x, "fit makes new tensors (x - mean, not x -= mean)")
 new = torch.tensor([[2.0, 200.0], [6.0, 0.0], [1.0, 500.0]])  # other data than in fit
 mean, std = torch.tensor([2.0, 200.0]), torch.tensor([2.0, 100.0])
+given = new.clone()
+normalized = normalizer.normalize(given)
+check_unchanged("x", given, new, "normalize makes a new tensor (x - mean, not x -= mean)")
 check_close(
     "normalize(x) for new data",
-    normalizer.normalize(new),
+    normalized,
     (new - mean) / std,
     mistakes={
         "it uses the mean and std of the new data, expected those stored by fit": (new - new.mean(dim=0))
@@ -483,9 +536,12 @@ check_close(
     },
 )
 z = torch.tensor([[0.0, 0.0], [1.0, -2.0]])
+given = z.clone()
+denormalized = normalizer.denormalize(given)
+check_unchanged("z", given, z, "denormalize makes a new tensor (z * std, not z *= std)")
 check_close(
     "denormalize(z)",
-    normalizer.denormalize(z),
+    denormalized,
     [[2.0, 200.0], [4.0, 0.0]],
     mistakes={
         "the mean is not added": std * z,
@@ -501,6 +557,10 @@ check_close("normalize for [E, N, D]", normalizer.normalize(deep), (deep - mean)
 check_close("denormalize for [E, N, D]", normalizer.denormalize(deep), mean + std * deep)
 check_close("normalize for one vector [D]", normalizer.normalize(torch.tensor([4.0, 250.0])), [1.0, 0.5])
 check_close("denormalize for one vector [D]", normalizer.denormalize(torch.tensor([1.0, 0.5])), [4.0, 250.0])
+far = torch.tensor([102.0, -4800.0])
+check_close(
+    "normalize for what is 50 std away", normalizer.normalize(far), [50.0, -50.0], hint="nothing is cut"
+)
 ### END HIDDEN TESTS
 
 # %% kind="test" of="normalizer" points=2
@@ -521,11 +581,17 @@ check_close(
 )
 print("Right: a dimension that does not vary stays finite.")
 ### BEGIN HIDDEN TESTS
-for constant in (0.1, 0.7, -3.3, 12345.678):  # numbers without an exact binary form
-    constants = torch.full((5000, 2), constant)
+for constant in (0.1, 0.7, -3.3, 12345.678, -12345.678):  # numbers without an exact binary form
+    constants = torch.full((50, 2), constant)
     constants[::2] = torch.nextafter(constants[::2], torch.tensor(torch.inf))  # differ by rounding alone
     normalizer.fit(constants)
-    check_close(f"std of 5000 times {constant}", normalizer.std, [1.0, 1.0], hint="rounding is no variation")
+    check_close(
+        f"std of 50 times {constant}",
+        normalizer.std,
+        [1.0, 1.0],
+        hint="rounding is no variation: is it compared with 1e-6 times the largest |x|? (And where the mean of the "
+        "squares minus the square of the mean is computed, digits cancel: subtract the mean first)",
+    )
 normalizer.fit(torch.tensor([[3.0, -7.0]]))
 check_close("std of a single sample", normalizer.std, [1.0, 1.0], hint="nothing varies in one sample")
 check_close("mean of a single sample", normalizer.mean, [3.0, -7.0])
@@ -537,6 +603,24 @@ check_close(
     normalizer.std / spread,
     [1.0, 1.0],
     hint="small is not constant",
+)
+check_close(
+    "std of small changes, normalised",
+    normalizer.normalize(small).std(dim=0, correction=0),
+    [1.0, 1.0],
+    hint="divide by std itself, with nothing added",
+)
+noise = torch.randn(400, 5, generator=torch.Generator().manual_seed(0))
+# all of another size, next to each other; in the fourth, 400 times the mean of |x| is far more than its largest
+mixed = noise * torch.tensor([1e6, 1e-3, 1e-8, 2e-3, 0.0]) + torch.tensor([0.0, 0.0, 0.0, 100.0, 0.0])
+normalizer.fit(mixed)
+spread = mixed.std(dim=0, correction=0)
+check_close(
+    "std of dimensions of a million, a thousandth, nearly nothing, about 100, and 0",
+    normalizer.std,
+    [float(spread[0]), float(spread[1]), 1.0, float(spread[3]), 1.0],
+    hint="constant is what varies by at most 1e-6 * max(1, the largest |x| of its own dimension)",
+    atol=1e-7,
 )
 ### END HIDDEN TESTS
 
@@ -619,7 +703,7 @@ plt.show()
 # **Write `predict_next_obs`.** `network`, `normalize_input` and `denormalize_change` are functions of a
 # tensor, handed in by the caller. The state comes first in the concatenation, then the action. It works for
 # any leading axes that `obs` and `action` share: `[D]` and `[A]`, `[N, D]` and `[N, A]`, or `[E, N, D]` and
-# `[E, N, A]`. The caller's `obs` stays as it is.
+# `[E, N, A]`.
 
 # %% kind="solution" of="predict-next-obs" ref="dynamics:predict_next_obs"
 # TODO: the network sees the normalised pair (state, action)
@@ -649,10 +733,12 @@ def network(z):
 
 
 def normalize_input(x):
+    check_shape("what normalize_input was given", x, (6, 3), "state and action together, [N, D + A]")
     return (x - input_mean) / input_std
 
 
 def denormalize_change(z):
+    check_shape("what denormalize_change was given", z, (6, 2), "the network's answer, [N, D]")
     return change_mean + change_std * z
 
 
@@ -661,11 +747,10 @@ action = torch.randn(6, 1, generator=torch.Generator().manual_seed(1))  # [N, A]
 inputs = torch.cat([obs, action], dim=-1)
 output = network(normalize_input(inputs))
 swapped = network(normalize_input(torch.cat([action, obs], dim=-1)))
-given = obs.clone()
-predicted = predict_next_obs(network, normalize_input, denormalize_change, given, action)
-check_true(
-    torch.equal(given, obs), "the caller's obs has changed: make a new tensor, obs + ..., not obs += ..."
-)
+given = obs.clone(), action.clone()
+predicted = predict_next_obs(network, normalize_input, denormalize_change, *given)
+check_unchanged("obs", given[0], obs, "make a new tensor, obs + ..., not obs += ...")
+check_unchanged("action", given[1], action, "the network sees it as it is")
 check_shape("next_obs", predicted, (6, 2))
 check_close(
     "next_obs",
@@ -722,6 +807,11 @@ predicted = predict_next_obs(network, normalize_input, denormalize_change, obs[0
 check_close("next_obs for one state [D]", predicted, obs[0, 0] * (1 + action[0, 0]) + 1)
 predicted = predict_next_obs(network, normalize_input, denormalize_change, obs[0], action[0])
 check_close("next_obs for obs [N, D]", predicted, obs[0] * (1 + action[0]) + 1)
+for axes in ((1,), (1, 1), (1, 1, 1)):
+    one = torch.full(axes, 3.0)
+    predicted = predict_next_obs(lambda z: z[..., 1:], lambda x: x, lambda z: 2 * z, one, 2 * one)
+    check_shape(f"next_obs where obs and action are {list(axes)}", predicted, axes, "axes of length 1 stay")
+    check_close(f"next_obs where obs and action are {list(axes)}", predicted, torch.full(axes, 15.0))
 ### END HIDDEN TESTS
 
 # %% [markdown]
@@ -831,41 +921,48 @@ def train_linear(
     }
 
 
+UNMOVED = (
+    "the weights have not changed: were backward() and optimizer.step() both called, and zero_grad() before "
+    "backward()?"
+)
+
+
 # %% kind="test" of="training-step" points=2
-# One member with one input and two outputs, 3 * x and 0, a mini-batch of two, a learning rate of 0.1.
+# One member with one input and two outputs, 3 * x and 0, a mini-batch of three, a learning rate of 0.1.
 weight, bias = torch.tensor([[[3.0, 0.0]]]), torch.zeros(1, 2)  # [E, in, out], [E, out]
-inputs, targets = torch.tensor([[[1.0], [2.0]]]), torch.zeros(1, 2, 2)  # [E, B, in], [E, B, out]
+inputs, targets = torch.tensor([[[1.0], [2.0], [3.0]]]), torch.zeros(1, 3, 2)  # [E, B, in], [E, B, out]
 after = train_linear(weight, bias, [inputs], [targets], learning_rate=0.1)
-# The outputs are 3 and 6, and 0 twice; so the loss is (9 + 36) / 4, and its slope by the first weight
-# 2 (3 * 1 + 6 * 2) / 4 = 7.5.
+# The outputs are 3, 6 and 9, and 0 three times; so the loss is (9 + 36 + 81) / 6, and its slope by the first
+# weight 2 (3 * 1 + 6 * 2 + 9 * 3) / 6 = 14.
 check_close(
     "the new weight",
     after["weight"],
-    [[[2.25, 0.0]]],
+    [[[1.6, 0.0]]],
     mistakes={
-        "the weights have not changed: was optimizer.step() called, and zero_grad() before backward()?": [
-            [[3.0, 0.0]]
-        ],
-        "the step goes uphill": [[[3.75, 0.0]]],
+        UNMOVED: [[[3.0, 0.0]]],
+        "the step goes uphill": [[[4.4, 0.0]]],
         "the squared error is summed, expected its mean over the mini-batch and the dimensions": [
-            [[0.0, 0.0]]
+            [[-5.4, 0.0]]
         ],
-        "the squared error is summed over the dimensions, expected its mean": [[[1.5, 0.0]]],
-        "half the squared error was used": [[[2.625, 0.0]]],
+        "the step is twice too large: is the squared error summed over the 2 dimensions, expected its mean, or "
+        "was backward() called twice?": [[[0.2, 0.0]]],
+        "the squared error is summed over the 3 samples, expected its mean": [[[-1.2, 0.0]]],
+        "half the squared error was used": [[[2.3, 0.0]]],
     },
 )
-check_close("the new bias", after["bias"], [[-0.45, 0.0]])
+check_close("the new bias", after["bias"], [[-0.6, 0.0]])
 members = "it is the loss of each member, expected their mean as one number"
 check_shape("the returned loss", after["losses"][0], (), {(1,): members})
 check_close(
     "the returned loss",
     after["losses"][0],
-    11.25,
+    21.0,
     mistakes={
-        "it is the loss after the step, expected before": (1.8**2 + 4.05**2) / 4,
-        "it is the sum, expected the mean over the mini-batch and the dimensions": 45.0,
-        "it is summed over the dimensions": 22.5,
-        "it is the square root": 11.25**0.5,
+        "it is the loss after the step, expected before": (1.0**2 + 2.6**2 + 4.2**2) / 6,
+        "it is the sum, expected the mean over the mini-batch and the dimensions": 126.0,
+        "it is summed over the dimensions, expected their mean": 42.0,
+        "it is summed over the mini-batch, expected its mean": 63.0,
+        "it is the square root": 21.0**0.5,
     },
 )
 print("Right: one step downhill, and the loss before it.")
@@ -886,7 +983,9 @@ check_close(
     mistakes={
         "the loss is averaged over the members, so each learns 3 times slower: sum over the members": weight
         - 0.1 * slope,
-        "the weights have not changed: was optimizer.step() called, and zero_grad() before backward()?": weight,
+        "the error is network(inputs) - targets, not their sum": weight
+        - 0.3 * 2 / (8 * 2) * inputs.transpose(1, 2) @ (error + 2 * targets),
+        UNMOVED: weight,
         "only the first member learns": torch.cat([(weight - 0.3 * slope)[:1], weight[1:]]),
     },
     hint="each member takes the step that it would take alone",
@@ -908,6 +1007,16 @@ for e in range(3):
     alone = train_linear(weight[own], bias[own], [inputs[own]], [targets[own]], learning_rate=0.3)
     check_close(f"the weight of member {e} alone", alone["weight"], together["weight"][own])
     check_close(f"the loss of member {e} alone", alone["losses"][0], member_losses[e])
+carried = train_linear(weight, bias, [inputs] * 3, [targets] * 3, learning_rate=0.1, momentum=0.5)
+alone = train_linear(
+    weight[:1], bias[:1], [inputs[:1]] * 3, [targets[:1]] * 3, learning_rate=0.1, momentum=0.5
+)
+check_close(
+    "the weight of the first of 3 members with momentum",
+    carried["weight"][:1],
+    alone["weight"],
+    hint="the optimizer makes one step in each call, for all members together",
+)
 ### END HIDDEN TESTS
 
 # %% kind="test" of="training-step" points=2
@@ -923,9 +1032,7 @@ check_close(
         "the gradient of the first step was used again in the second: was optimizer.zero_grad() called?": [
             [[1.76]]
         ],
-        "the weights have not changed: was optimizer.step() called, and zero_grad() before backward()?": [
-            [[4.0]]
-        ],
+        UNMOVED: [[[4.0]]],
         "each call makes two steps": [[[1.6384]]],
     },
 )
@@ -935,6 +1042,8 @@ print("Right: every step has a gradient of its own.")
 after = train_linear(weight, bias, [inputs] * 20, [targets] * 20, learning_rate=0.1)
 check_close("the weight after 20 steps", after["weight"], [[[4 * 0.8**20]]])
 check_close("the losses of 20 steps", after["losses"], [(4 * 0.8**k) ** 2 for k in range(20)])
+after = train_linear(1000 * weight, bias, [inputs], [targets], learning_rate=0.1)
+check_close("the weight after a steep step", after["weight"], [[[3200.0]]], hint="gradients are not clipped")
 after = train_linear(weight, bias, [inputs] * 2, [targets] * 2, learning_rate=0.1, momentum=0.5)
 expected = 3.2 - 0.1 * (0.5 * 8 + 2 * 3.2)  # the second step holds half of the first one
 check_close(
@@ -1039,16 +1148,20 @@ print(f"mean squared error on test data {float(error):.6f}")
 # </details>
 
 # %% kind="test" of="k-step-errors" points=3
-# A world that stands still, and a model that adds 0.5 to the first of two dimensions at each step.
+# A world that stands still, and a model that adds 0.5 and 0.25 to its two dimensions at each step.
 obs = torch.tensor([[1.0, -1.0], [2.0, 0.0], [3.0, 7.0]]).unsqueeze(1).repeat(1, 5, 1)  # [B, K + 1, D]
 actions = torch.zeros(3, 4, 1)  # [B, K, A]
 
 
 def predict_drift(obs, action):
-    return obs + torch.tensor([0.5, 0.0])
+    check_shape("the states that predict was given", obs, (3, 2), "all trajectories at one time, [B, D]")
+    check_shape("the actions that predict was given", action, (3, 1), "all trajectories at one time, [B, A]")
+    return obs + torch.tensor([0.5, 0.25])
 
 
-errors = k_step_errors(predict_drift, obs, actions)
+given = obs.clone()
+errors = k_step_errors(predict_drift, given, actions)
+check_unchanged("obs", given, obs, "a part such as obs[:, 0] is a view of it: .clone() what you write into")
 check_shape(
     "the errors",
     errors,
@@ -1060,20 +1173,23 @@ check_shape(
     },
 )
 k = torch.arange(1.0, 5.0)
+right = (0.5**2 + 0.25**2) / 2 * k**2
 check_close(
-    "E_1 .. E_4 of a model that is off by 0.5 per step",
+    "E_1 .. E_4 of a model that is off by 0.5 and 0.25 per step",
     errors,
-    (0.5 * k) ** 2 / 2,
+    right,
     mistakes={
-        "the model is given the real state at each step, expected its own prediction": torch.full(
-            (4,), 0.125
-        ),
-        "the squares are summed over the dimensions, expected their mean": (0.5 * k) ** 2,
-        "it is the square root": ((0.5 * k) ** 2 / 2).sqrt(),
-        "it is the mean absolute error, expected squared": 0.5 * k / 2,
-        "it is the mean of E_1 .. E_k, expected E_k itself": ((0.5 * k) ** 2 / 2).cumsum(0) / k,
-        "it is the sum of E_1 .. E_k, expected E_k itself": ((0.5 * k) ** 2 / 2).cumsum(0),
-        "they are off by one: the first is E_0, which does not count": (0.5 * (k - 1)) ** 2 / 2,
+        "the model is given a real state at each step, expected its own prediction": right[:1].expand(4),
+        "the squares are summed over the dimensions, expected their mean": 2 * right,
+        "only the first dimension, or the largest error, counts: expected the mean of all": (0.5 * k) ** 2,
+        "the squares are summed over the trajectories, expected their mean": 3 * right,
+        "the squares are summed, expected their mean": 6 * right,
+        "it is the square root": right.sqrt(),
+        "it is the mean absolute error, expected squared": 0.375 * k,
+        "it is the mean of E_1 .. E_k, expected E_k itself": right.cumsum(0) / k,
+        "it is the sum of E_1 .. E_k, expected E_k itself": right.cumsum(0),
+        "they are off by one: the first is E_0, which does not count": right / k**2 * (k - 1) ** 2,
+        "they come in the wrong order: expected E_1 first": right.flip(0),
     },
 )
 print("Right: the model feeds on its own predictions.")

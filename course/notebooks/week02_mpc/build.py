@@ -29,7 +29,8 @@
 # **How it goes.** Five exercises, 30 points, about an hour and a half; the notebook itself runs in less than
 # a minute. Fill in the cells that raise `NotImplementedError`. The checks below each of them tell at once
 # whether your code is right, and what is likely wrong with it. When you hand in, hidden checks are added;
-# they test nothing that the text of the exercise does not say.
+# they test nothing that the text does not say. One rule holds for all exercises: a function leaves the tensors
+# that it is given as they are.
 #
 # The first four exercises plan in the **true dynamics**, an oracle that we would not have in earnest.
 # Whatever goes wrong there is the fault of the planner. The learned model comes last, and what goes wrong
@@ -47,7 +48,14 @@ import torch
 from torch import Tensor
 
 from mbrl_course.buffers import Batch, concatenate
-from mbrl_course.checking import as_tensor, check_between, check_close, check_shape, check_true
+from mbrl_course.checking import (
+    as_tensor,
+    check_between,
+    check_close,
+    check_shape,
+    check_true,
+    check_unchanged,
+)
 from mbrl_course.dynamics import DynamicsConfig, DynamicsModel
 from mbrl_course.envs import get_task, never_terminates
 from mbrl_course.envs.obstacles import plot_map, plot_state
@@ -98,9 +106,9 @@ print("one step to the right:", next_obs.tolist(), " reward", round(reward.item(
 #
 # - `action_sequences` is `[N, H, A]`, `obs` is the one state `[D]` that all trajectories start from.
 # - Call `step` once for each time step, $H$ times in all, with `obs [E, N, D]` and `action [E, N, A]`. It
-#   returns `next_obs [E, N, D]`, `reward [E, N]` and `terminated [E, N]`.
+#   returns `next_obs [E, N, D]`, `reward [E, N]` and `terminated [E, N]` (bools).
 # - Return a `Rollout`: `obs [E, N, H + 1, D]` (the first is the real state), `rewards [E, N, H]` and
-#   `terminated [E, N, H]`.
+#   `terminated [E, N, H]`, the latter two as `step` returned them.
 # - Go on to the last step even where an episode has ended. What counts is decided in exercise 2.2.
 
 # %% kind="given" ref="mpc:StepFunction,Rollout"
@@ -127,14 +135,23 @@ print("one step to the right:", next_obs.tolist(), " reward", round(reward.item(
 # </details>
 
 
-# %% kind="test" of="rollout" points=2
-def step(obs, action):  # a point that is pushed around
+# %% kind="given"
+def asked(obs, action, obs_shape, action_shape):
+    """What a step of a model is asked, as tensors; says where their shapes are not [E, N, D] and [E, N, A]."""
     obs, action = torch.as_tensor(obs), torch.as_tensor(action)
-    check_true(
-        obs.shape[-1] == 2 and action.shape[-1] == 2,
-        f"step was given obs {list(obs.shape)} and action {list(action.shape)}, expected [1, 6, 2] and [1, 6, 2]: "
-        "[E, N, D] and [E, N, A]",
-    )
+    if tuple(obs.shape) != obs_shape or tuple(action.shape) != action_shape:
+        got = f"step was given obs {list(obs.shape)} and action {list(action.shape)}"
+        expected = f"{list(obs_shape)} and {list(action_shape)}: [E, N, D] and [E, N, A] of one time step"
+        raise AssertionError(f"{got}, expected {expected}")
+    return obs, action
+
+
+# %% kind="test" of="rollout" points=2
+num = 6
+
+
+def step(obs, action):  # a point that is pushed around
+    obs, action = asked(obs, action, (1, num, 2), (1, num, 2))
     next_obs = obs + action
     return next_obs, 3 * next_obs[..., 0] - next_obs[..., 1], next_obs[..., 0] > 100
 
@@ -176,6 +193,7 @@ check_close(
 )
 check_close("rewards", imagined.rewards, (3 * path[:, 1:, 0] - path[:, 1:, 1])[None])
 ### BEGIN HIDDEN TESTS
+num = 1
 imagined = rollout(step, start, sequences[:1, :1])
 check_close("obs of one sequence of one step", imagined.obs, path[None, :1, :2])
 check_shape("terminated of one sequence of one step", imagined.terminated, (1, 1, 1))
@@ -187,16 +205,21 @@ gain = torch.tensor([1.0, -2.0, 0.5]).reshape(3, 1, 1)  # each member of its own
 
 
 def step(obs, action):
-    next_obs = torch.as_tensor(obs) + gain * torch.as_tensor(action)
+    obs, action = asked(obs, action, (3, 4, 2), (3, 4, 2))
+    next_obs = obs + gain * action
     return next_obs, next_obs[..., 0], next_obs[..., 1] > 0
 
 
 sequences = torch.randn(4, 5, 2, generator=torch.Generator().manual_seed(1))  # [N, H, A]
 start = torch.tensor([0.5, 0.25])
 imagined = rollout(step, start, sequences, ensemble_size=3)
-check_shape("obs with 3 members", imagined.obs, (3, 4, 6, 2))
+on = "expected H + 1 states: go on to the last step even where an episode has ended"
+check_shape("obs with 3 members", imagined.obs, (3, 4, 6, 2), {(3, 4, n, 2): on for n in range(6)})
 moves = sequences.cumsum(dim=1).expand(3, 4, 5, 2)  # [E, N, H, A]
 path = start + gain[..., None] * moves  # [E, N, H, D]
+swapped = [start.expand(3, 4, 2)]
+for h in range(5):
+    swapped.append(sequences[:, h] + gain * swapped[-1])
 check_close(
     "obs[:, :, 1:] with 3 members",
     as_tensor("obs", imagined.obs)[:, :, 1:],
@@ -205,8 +228,12 @@ check_close(
         "all members go on from the mean over members, expected each from its own prediction": start
         + gain.mean() * moves,
         "all members are alike, as the first one": start + moves,
+        "step takes the state first, then the action": torch.stack(swapped[1:], dim=2),
+        "every state is the last one: a single tensor is changed in place": path[:, :, -1:].expand(
+            3, 4, 5, 2
+        ),
     },
-    hint="each member goes on from its own prediction",
+    hint="each member goes on from its own prediction, also after an end",
 )
 check_close("rewards with 3 members", imagined.rewards, path[..., 0])
 ### BEGIN HIDDEN TESTS
@@ -216,7 +243,7 @@ scale = torch.tensor([0.5, 2.0]).reshape(2, 1, 1)
 
 
 def step(obs, action):  # D = 3, A = 1, and the members multiply
-    obs, action = torch.as_tensor(obs), torch.as_tensor(action)
+    obs, action = asked(obs, action, (2, 3, 3), (2, 3, 1))
     return scale * obs + action, (obs * action).sum(dim=-1), (obs > 50).any(dim=-1)
 
 
@@ -248,7 +275,8 @@ sequences = speeds[:, None, None].expand(3, 4, 1)  # [N, H, A]
 imagined = rollout(step, torch.tensor([2.5, 7.0]), sequences, ensemble_size=2)
 check_true(
     len(calls) == 4,
-    f"step was called {len(calls)} times for H = 4, expected once for each time step, all sequences at once",
+    f"step was called {len(calls)} times for H = 4, expected once for each time step, all sequences at once, also "
+    "after an end",
 )
 for shapes in calls:
     check_true(
@@ -267,6 +295,10 @@ check_close(
         ).expand(2, 3, 4),
         "it is never true": torch.zeros(2, 3, 4),
     },
+)
+check_true(
+    as_tensor("terminated", imagined.terminated).dtype == torch.bool,
+    "terminated holds numbers, expected bools as step returns them: `~terminated` means something else for numbers",
 )
 ### BEGIN HIDDEN TESTS
 check_close("rewards, which go on past the end", imagined.rewards, torch.ones(2, 3, 4))
@@ -376,6 +408,7 @@ check_close(
         "the last reward is missing": rewards[..., :-1].sum(dim=-1),
         "the first reward is missing": rewards[..., 1:].sum(dim=-1),
         "it is 0: nothing counts": torch.zeros(2, 5),
+        "only the first reward counts where nothing ends: argmax of no True is 0": rewards[..., 0],
     },
 )
 ### BEGIN HIDDEN TESTS
@@ -390,9 +423,13 @@ print("Right: this is what a future without an end is worth.")
 # %% kind="test" of="sequence-returns" points=2
 rewards = torch.tensor([[1.0, 10.0, 100.0, 1000.0]]).repeat(5, 1)  # [N, H]
 ends = torch.tensor([[0, 0, 0, 0], [1, 0, 0, 0], [0, 1, 0, 0], [0, 1, 1, 1], [0, 0, 0, 1]]).bool()
+given = rewards.clone(), ends.clone()
+returns = sequence_returns(*given)
+check_unchanged("rewards", given[0], rewards, "torch.where makes a new tensor, rewards[...] = 0 does not")
+check_unchanged("terminated", given[1], ends)
 check_close(
     "the returns of episodes that end at step -, 0, 1, 1, 3",
-    sequence_returns(rewards, ends),
+    returns,
     [1111.0, 1.0, 11.0, 11.0, 1111.0],
     mistakes={
         "the end is ignored": [1111.0] * 5,
@@ -514,22 +551,26 @@ seen = []
 
 
 def score_fn(sequences):
+    check_shape("what score_fn was given", sequences, (50, 4, 2), "expected all sequences at once, [N, H, A]")
     seen.append(torch.as_tensor(sequences).clone())
-    return -((seen[-1] - 0.3) ** 2).flatten(1).sum(dim=1)
+    return 4 - ((seen[-1] - 0.3) ** 2).flatten(1).sum(dim=1)  # some are positive, others negative
 
 
 low, high = torch.tensor([-1.0, 0.0]), torch.tensor([1.0, 0.5])
-plan = random_shooting(score_fn, low, high, 50, 4, torch.Generator().manual_seed(0))
+given = low.clone(), high.clone()
+plan = random_shooting(score_fn, *given, 50, 4, torch.Generator().manual_seed(0))
+check_unchanged("low", given[0], low)
+check_unchanged("high", given[1], high)
 check_true(len(seen) == 1, f"score_fn was called {len(seen)} times, expected one call with all the sequences")
-check_shape("what score_fn was given", seen[0], (50, 4, 2), "expected [N, H, A]")
 check_shape("the plan", plan, (4, 2), {(2,): "it is one action; the plan is the whole sequence [H, A]"})
-scores = -((seen[0] - 0.3) ** 2).flatten(1).sum(dim=1)
+scores = 4 - ((seen[0] - 0.3) ** 2).flatten(1).sum(dim=1)
 check_close(
     "the plan",
     plan,
     seen[0][scores.argmax()],
     mistakes={
         "it is the sequence with the lowest score; larger is better": seen[0][scores.argmin()],
+        "it is the sequence whose score is nearest to 0": seen[0][scores.abs().argmin()],
         "it is the first sequence": seen[0][0],
         "it is the last sequence": seen[0][-1],
         "it is the mean of all sequences": seen[0].mean(dim=0),
@@ -568,7 +609,8 @@ def score_fn(sequences):
 
 
 low, high = torch.tensor([-1.0, 0.0, 10.0]), torch.tensor([3.0, 0.5, 30.0])
-random_shooting(score_fn, low, high, 2000, 3, torch.Generator().manual_seed(0))
+generator = torch.Generator().manual_seed(0)
+random_shooting(score_fn, low, high, 2000, 3, generator)
 share = (seen[0] - low) / (high - low)  # [N, H, A], uniform between 0 and 1
 check_between(
     "(action - low) / (high - low)", share, 0, 1, "actions lie between low and high, each dimension by itself"
@@ -576,6 +618,11 @@ check_between(
 check_between("its mean over the sequences", share.mean(dim=0), 0.45, 0.55, "expected a half: is it uniform?")
 spread = share.std(dim=0)
 check_between("its standard deviation", spread, 0.27, 0.31, "a uniform number between 0 and 1 has 0.289")
+random_shooting(score_fn, low, high, 2000, 3, generator)
+check_true(
+    not torch.equal(seen[1], seen[0]),
+    "two plans from one generator try the same sequences: draw from `generator` itself, which moves on",
+)
 ### BEGIN HIDDEN TESTS
 columns = share.reshape(2000, 9).T
 check_between(
@@ -586,9 +633,9 @@ check_between("the largest share", share.amax(dim=0), 0.98, 1, "the whole range 
 for seed in (5, 5, 6):
     random_shooting(score_fn, low, high, 20, 3, torch.Generator().manual_seed(seed))
 check_close(
-    "the sequences with the same seed", seen[2], seen[1], hint="all random numbers come from generator"
+    "the sequences with the same seed", seen[3], seen[2], hint="all random numbers come from generator"
 )
-check_true(not torch.equal(seen[3], seen[2]), "other seeds give the same sequences: is generator passed on?")
+check_true(not torch.equal(seen[4], seen[3]), "other seeds give the same sequences: is generator passed on?")
 ### END HIDDEN TESTS
 print("Right: the guesses are uniform, each action in its own range.")
 
@@ -599,6 +646,9 @@ bad = {}
 
 
 def score_fn(sequences):
+    check_shape(
+        "what score_fn was given", sequences, (100, 2, 1), "expected all sequences at once, [N, H, A]"
+    )
     seen.append(torch.as_tensor(sequences).clone())
     scores = seen[-1][:, 0, 0].double()
     return torch.where(scores > 0, torch.full_like(scores, bad["score"]), scores)
@@ -607,7 +657,7 @@ def score_fn(sequences):
 low, high = torch.tensor([-1.0]), torch.tensor([1.0])
 for value in (nan, inf):
     bad["score"] = value  # the score of every sequence whose first action is positive
-    plan = random_shooting(score_fn, low, high, 100, 2, torch.Generator().manual_seed(0))
+    plan = random_shooting(score_fn, low, high, 100, 2, torch.Generator().manual_seed(1))
     first = seen[-1][:, 0, 0]
     best = torch.where(first > 0, -inf, first).argmax()
     check_close(
@@ -617,7 +667,10 @@ for value in (nan, inf):
         mistakes={
             f"it is a plan whose score is {value}: such plans rank last": seen[-1][
                 (first > 0).long().argmax()
-            ]
+            ],
+            "it is found by its number among the valid scores alone; the sequences are numbered among all": seen[
+                -1
+            ][first[first <= 0].argmax()],
         },
         hint=f"plans with the score {value} rank last; expected the best of the others",
     )
@@ -630,11 +683,31 @@ check_close(
 )
 
 
+def low_score_fn(sequences):  # however low a number, a plan may score less
+    seen.append(torch.as_tensor(sequences).clone())
+    scores = 1e12 * (seen[-1][:, 0, 0].double() - 2)
+    return torch.where(seen[-1][:, 0, 0] > 0, nan, scores)
+
+
+plan = random_shooting(low_score_fn, low, high, 100, 2, torch.Generator().manual_seed(1))
+check_close(
+    "the plan where finite scores are about -1e12",
+    plan,
+    seen[-1][torch.where(seen[-1][:, 0, 0] > 0, -inf, seen[-1][:, 0, 0]).argmax()],
+    hint="invalid ones rank below every number: -inf, not a very low one",
+)
+
+
 def broken_score_fn(sequences):
     return torch.full((len(sequences),), nan)
 
 
-plan = random_shooting(broken_score_fn, low, high, 10, 2, torch.Generator().manual_seed(0))
+try:
+    plan = random_shooting(broken_score_fn, low, high, 10, 2, torch.Generator().manual_seed(0))
+except (IndexError, RuntimeError, ValueError) as error:
+    raise AssertionError(
+        f"where no score is finite, any of the plans will do; but there was a {type(error).__name__}: {error}"
+    ) from error
 check_shape("the plan where no score is finite", plan, (2, 1))
 check_between("the plan where no score is finite", plan, -1, 1)
 ### END HIDDEN TESTS
@@ -681,7 +754,7 @@ plt.show()
 # - `env_step(action)` takes one action `[A]` and returns `next_obs [D]`, a reward, `terminated`, `truncated`.
 # - Stop after the step that is `terminated` or `truncated`, and after `max_steps` steps at the latest.
 # - Return a `Batch` of the $T$ transitions in order, as in week 1: `obs [T, D]`, `action [T, A]`, `reward [T]`,
-#   `next_obs [T, D]`, `terminated [T]`, `truncated [T]`. `action` is what was carried out, and the flags are
+#   `next_obs [T, D]`, `terminated [T]` and `truncated [T]` (bools). `action` is what was carried out, and the flags are
 #   those of the environment: where `max_steps` ends the loop, both stay false.
 
 # %% kind="solution" of="receding-horizon" ref="mpc:receding_horizon"
@@ -720,6 +793,7 @@ def env_step(action):
 
 
 episode = receding_horizon(torch.tensor([3.0, 0.0]), plan, env_step, max_steps=4)
+check_true(episode is not None, "receding_horizon returned None: is a `return` missing?")
 check_true(len(steps) > 0, "env_step was never called")
 check_shape(
     "what env_step was given", steps[0], (1,), {(4, 1): "it is the whole plan, expected its first action [A]"}
@@ -781,9 +855,8 @@ for terminates_at, truncates_at, expected in ((3, 0, 3), (0, 4, 4), (0, 0, 10)):
         len(episode) == 6,
         f"{len(episode)} things were returned, expected a Batch: six columns, one for each name",
     )
-    check_shape(
-        "reward", episode[2], (expected,), f"one for each of the {expected} steps, the last one included"
-    )
+    last_too = {(expected - 1,): f"one for each of the {expected} steps, the last one included"}
+    check_shape("reward", episode[2], (expected,), last_too)
 ### BEGIN HIDDEN TESTS
 for terminates_at, truncates_at in ((1, 0), (2, 2), (0, 10), (10, 0)):
     env_step = make_env_step(terminates_at, truncates_at)
@@ -792,7 +865,7 @@ for terminates_at, truncates_at in ((1, 0), (2, 2), (0, 10), (10, 0)):
     check_true(len(log) == expected, f"env_step was called {len(log)} times, expected {expected}")
     last = torch.arange(1, expected + 1) == expected
     check_close("terminated", episode[4], last & (terminates_at == expected))
-    hint = "the flags are those of the environment: reaching max_steps does not change them"
+    hint = "each flag is what env_step returned; reaching max_steps does not change them"
     check_close("truncated", episode[5], last & (truncates_at == expected), hint=hint)
 env_step = make_env_step(0, 0)
 episode = receding_horizon(torch.zeros(1), plan, env_step, max_steps=1)
@@ -821,16 +894,22 @@ check_true(
     hasattr(episode, "next_obs"),
     f"the episode is a {type(episode).__name__}, expected a Batch of its transitions",
 )
+for name, column in episode._asdict().items():
+    check_true(
+        hasattr(column, "shape"),
+        f"the column {name} is a {type(column).__name__}, expected one tensor (torch.stack, torch.tensor)",
+    )
 check_close(
     "obs",
     episode.obs,
     [[0.0, 0.0, 7.0], [1.0, 2.0, 7.0], [2.0, 4.0, 7.0]],
     mistakes={
+        "every row is the last state: a single tensor is changed in place": [[3.0, 6.0, 7.0]] * 3,
         "these are the states after the step: they belong to next_obs": [
             [1, 2, 7.0],
             [2, 4, 7.0],
             [3, 6, 7.0],
-        ]
+        ],
     },
 )
 check_close(
@@ -840,9 +919,19 @@ check_close(
     mistakes={"these are the states before the step": [[0, 0, 7.0], [1, 2, 7.0], [2, 4, 7.0]]},
 )
 check_close("action", episode.action, [[1.0, 0.0], [1.0, 1.0], [1.0, 2.0]])
-check_close("reward", episode.reward, [-1.0, -2.0, -3.0])
+check_close(
+    "reward",
+    episode.reward,
+    [-1.0, -2.0, -3.0],
+    mistakes={"it is the sum of the rewards so far, expected that of each step": [-1.0, -3.0, -6.0]},
+)
 check_close("terminated", episode.terminated, [False, False, True])
 check_close("truncated", episode.truncated, [False, False, False])
+for name in ("terminated", "truncated"):
+    flags = as_tensor(name, getattr(episode, name))
+    check_true(
+        flags.dtype == torch.bool, f"{name} holds numbers, expected bools: torch.tensor of True and False"
+    )
 print("Right: the transitions fit together.")
 
 # %% [markdown]
@@ -1023,7 +1112,16 @@ def fit(data):
     return f"policy {number}"  # whatever it is, it goes to collect
 
 
-on_policy_loop(collect_data, fit, 2)
+result = on_policy_loop(collect_data, fit, 2)
+check_true(result is not None, "on_policy_loop returned None: is a `return` missing?")
+check_true(
+    type(result) in (tuple, list) and len(result) == 2,
+    "on_policy_loop returned something else than two things: all transitions, and the list of mean returns",
+)
+check_true(
+    hasattr(result[0], "next_obs"),
+    "the first thing returned is no Batch: first the data (as one Batch, by concatenate), then the returns",
+)
 expected = ["collect(None)", "fit", "collect(policy 0)", "fit", "collect(policy 1)"]
 hint = ""
 collects = [event for event in events if event != "fit"]
@@ -1035,6 +1133,8 @@ elif events.count("fit") == 1:
     hint = ": the model is fitted anew in every iteration"
 elif collects == ["collect(None)"] * 3:
     hint = ": give collect the policy that fit returned"
+elif events[-1] == "fit":
+    hint = ": the last thing is to collect; nobody would use the last fit"
 check_true(
     events == expected, f"the order of calls was {', '.join(events)}, expected {', '.join(expected)}{hint}"
 )
@@ -1071,7 +1171,8 @@ def collect_data(policy):
 
 def fit(data):
     check_true(
-        len(data) == 6, f"fit was given a list of {len(data)} batches, expected one Batch: use concatenate"
+        hasattr(data, "next_obs"),
+        f"fit was given a {type(data).__name__}, expected one Batch of all transitions: use concatenate",
     )
     fitted.append(as_tensor("the data that fit was given", data[0])[:, 0])  # obs [N, 1]
     return "a policy"
@@ -1111,7 +1212,7 @@ print("Right: the model sees all data.")
 
 # %% kind="test" of="on-policy-loop" points=1
 column, no = torch.zeros(1, 1), torch.zeros(1, dtype=torch.bool)
-values = [-170.0, -60.0, -30.0]
+values = [-170.0, -30.0, -60.0]  # they do not always rise
 left = list(values)
 
 
@@ -1124,7 +1225,7 @@ check_true(
     len(result) == 2, f"on_policy_loop returned {len(result)} things, expected two: data and mean returns"
 )
 check_shape("the mean returns", result[1], (3,), {(2,): "is that of the random data missing? It comes first"})
-check_close("the mean returns", result[1], values)
+check_close("the mean returns", result[1], values, hint="each is that of its own collect, in order")
 print("Right: all returns are there.")
 
 # %% [markdown]

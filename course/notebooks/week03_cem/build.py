@@ -30,7 +30,8 @@
 # **How it goes.** Five exercises and a bonus, together about two hours; the notebook itself runs in half a
 # minute. Fill in the cells that raise `NotImplementedError`. The check below each of them tells at once
 # whether your code is right, and what is likely wrong with it. Hidden checks are added when you hand in; they
-# test nothing that the text of the exercise does not say.
+# test nothing that the text does not say. One rule holds for all exercises: a function leaves the tensors that
+# it is given as they are.
 #
 # All planning here happens in the **true dynamics**. Whatever goes wrong is then the fault of the planner,
 # not of a model.
@@ -47,7 +48,14 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from mbrl_course.checking import as_tensor, check_between, check_close, check_shape, check_true
+from mbrl_course.checking import (
+    as_tensor,
+    check_between,
+    check_close,
+    check_shape,
+    check_true,
+    check_unchanged,
+)
 from mbrl_course.envs import get_task
 from mbrl_course.envs.obstacles import plot_map, plot_state
 from mbrl_course.envs.task import action_bounds
@@ -161,7 +169,16 @@ plt.show()
 # %% kind="test" of="refit-to-elites" points=2
 sequences = torch.randn(6, 3, 2, generator=torch.Generator().manual_seed(0))  # [N, H, A]
 scores = torch.tensor([0.5, 3.0, -1.0, 2.0, 4.0, 1.0])
-mean, std = refit_to_elites(sequences, scores, num_elites=3)
+given = sequences.clone(), scores.clone()
+fitted = refit_to_elites(*given, num_elites=3)
+check_true(fitted is not None, "refit_to_elites returned None: is a `return` missing?")
+check_true(
+    type(fitted) in (tuple, list) and len(fitted) == 2,
+    "refit_to_elites returned something else than two things: the mean and the standard deviation",
+)
+check_unchanged("sequences", given[0], sequences)
+check_unchanged("scores", given[1], scores)
+mean, std = fitted
 axes = {
     (3, 2): "is the mean over the time steps? It is over the elites, dim=0",
     (3,): "is the mean over the actions, too? Each action dimension has its own",
@@ -208,6 +225,9 @@ scores = torch.tensor([5.0, 6.0, 7.0, 0.0])
 mean, std = refit_to_elites(sequences, scores, num_elites=3)
 elites = sequences[:3]
 check_close("mean", mean, [[2.0, 30.0]], hint="the elites are the first three sequences")
+check_shape(
+    "std", std, (1, 2), {(3, 2): "is it taken over the time steps (dim=1)? Expected over the elites, dim=0"}
+)
 check_close(
     "std",
     std,
@@ -243,6 +263,15 @@ mean, std = refit_to_elites(sequences, torch.tensor([nan, -5.0, nan, inf, nan]),
 check_close(
     "mean", mean, [[1.0]], hint="the only plan with a finite score is the best one, however low its score"
 )
+try:
+    mean, std = refit_to_elites(sequences, torch.tensor([nan, -5.0, nan, inf, nan]), num_elites=3)
+except (RuntimeError, IndexError, ValueError) as error:
+    raise AssertionError(
+        f"with one finite score of 5 and num_elites=3 there was a {type(error).__name__}: invalid plans rank last, "
+        "so they fill up the elites where there are no others"
+    ) from error
+hint = "invalid plans fill up the 3 elites where only one has a finite score"
+check_between("mean of one valid plan and two others", mean, 0.99, 2.7, hint)
 ### END HIDDEN TESTS
 print("Right: plans with invalid scores stay out.")
 
@@ -327,6 +356,10 @@ seen = []
 
 
 def score_fn(sequences):
+    check_true(
+        len(getattr(sequences, "shape", ())) == 3,
+        f"score_fn was given {list(getattr(sequences, 'shape', ()))}, expected the whole population [N, H, A]",
+    )
     seen.append(torch.as_tensor(sequences).clone())
     return seen[-1][:, :, 0].sum(dim=1)
 
@@ -334,19 +367,38 @@ def score_fn(sequences):
 low, high = torch.tensor([-1.0, 0.0]), torch.tensor([1.0, 5.0])
 mean, std = torch.tensor([[0.9, 4.0], [0.0, 2.5], [-0.9, 1.0]]), torch.full((3, 2), 2.0)  # [H, A]
 settings = dict(population_size=200, num_elites=20, generator=torch.Generator().manual_seed(0))
-new_mean, new_std = cem_iteration(score_fn, mean, std, low, high, **settings)
+given = mean.clone(), std.clone()
+moved = cem_iteration(score_fn, *given, low, high, **settings)
+check_true(moved is not None, "cem_iteration returned None: is a `return` missing?")
+new_mean, new_std = moved
+check_unchanged("mean", given[0], mean, "make a new one (smoothing * mean + ..., not mean *= smoothing)")
+check_unchanged("std", given[1], std, "make a new one (smoothing * std + ..., not std *= smoothing)")
 check_shape("the new mean", new_mean, (3, 2))
 check_shape("the new std", new_std, (3, 2))
 check_true(
     len(seen) == 1, f"score_fn was called {len(seen)} times, expected one call with the whole population"
 )
 check_shape("what score_fn was given", seen[0], (200, 3, 2), "expected the whole population [N, H, A]")
+check_true(
+    not (seen[0] == low).all(), "all actions that are scored are equal to low: are low and high swapped?"
+)
 check_between("the first action of a scored sequence", seen[0][..., 0], -1, 1, "clip before scoring")
 check_between(
     "the second action of a scored sequence", seen[0][..., 1], 0, 5, "each dimension has its own bounds"
 )
 check_true(
     (seen[0] == high).any() and (seen[0] == low).any(), "no action lies on a bound: were outliers clipped?"
+)
+free = torch.full((2,), 1000.0)
+cem_iteration(score_fn, mean, std, -free, free, **settings)
+drawn = (seen[1] - mean) / std  # [N, H, A], standard normal
+hint = "expected mean + std * noise, noise of its own for every number (is std taken for a variance?)"
+check_between("the population's mean in standard deviations", drawn.mean(dim=0), -0.3, 0.3, hint)
+check_between("the population's std over the Gaussian's", drawn.std(dim=0), 0.8, 1.2, hint)
+cem_iteration(score_fn, mean, std, -free, free, **settings)
+check_true(
+    not torch.equal(seen[2], seen[1]),
+    "two calls with one generator draw the same population: draw from `generator` itself, which moves on",
 )
 ### BEGIN HIDDEN TESTS
 seen.clear()
@@ -360,6 +412,7 @@ check_between(
     "the population's std over the Gaussian's", drawn.std(dim=0), 0.93, 1.07, "is std taken for a variance?"
 )
 check_between("the largest deviation", drawn.abs().max(dim=0).values.amax(), 2.8, 8, "is it a Gaussian?")
+check_true((drawn != 0).any(dim=(1, 2)).all(), "one of the sequences is the mean itself, not drawn")
 correlation = torch.corrcoef(drawn.reshape(4000, 4).T) - torch.eye(4)
 check_between("correlation between entries", correlation, -0.15, 0.15, "each entry has noise of its own")
 seen.clear()
@@ -388,7 +441,7 @@ def score_fn(sequences):
 bound = torch.tensor([1.5])
 mean, std = torch.tensor([[0.0], [0.5]]), torch.tensor([[1.0], [2.0]])  # [H, A]
 settings = dict(population_size=50, num_elites=5, smoothing=0.25, generator=torch.Generator().manual_seed(2))
-new_mean, new_std = cem_iteration(score_fn, mean, std, -bound, bound, **settings)
+new_mean, new_std = cem_iteration(score_fn, mean.clone(), std.clone(), -bound, bound, **settings)
 order = (-((seen[0] - 1) ** 2).sum(dim=(1, 2))).argsort(descending=True)
 best, worst = seen[0][order[:5]], seen[0][order[-5:]]  # [K, H, A]
 check_close(
@@ -399,6 +452,7 @@ check_close(
         "smoothing is the wrong way round: it is the share of the old mean that is kept": 0.75 * mean
         + 0.25 * best.mean(dim=0),
         "smoothing was left out": best.mean(dim=0),
+        "the new one is not multiplied by 1 - smoothing": 0.25 * mean + best.mean(dim=0),
         "these are the worst sequences, not the elites": 0.25 * mean + 0.75 * worst.mean(dim=0),
     },
     hint="expected 0.25 * old mean + 0.75 * mean of those 5 scored sequences that are best",
@@ -411,6 +465,7 @@ check_close(
         "smoothing is the wrong way round": 0.75 * std + 0.25 * best.std(dim=0, correction=0),
         "smoothing was left out": best.std(dim=0, correction=0),
         "it is not smoothed and divides by K - 1": best.std(dim=0),
+        "the new one is not multiplied by 1 - smoothing": 0.25 * std + best.std(dim=0, correction=0),
         "it divides by K - 1, expected K": 0.25 * std + 0.75 * best.std(dim=0),
         "variances are mixed, expected standard deviations": (
             0.25 * std**2 + 0.75 * best.var(dim=0, correction=0)
@@ -437,7 +492,12 @@ settings["generator"] = torch.Generator().manual_seed(6)
 new_mean, _ = cem_iteration(broken_score_fn, mean, std, -bound, bound, **settings)
 first = seen[0][:, 0, 0]
 best = seen[0][torch.where(first > 0, -torch.inf, first).argsort(descending=True)[:8]]
-check_close("the new mean where scores are NaN", new_mean, best.mean(dim=0))
+check_close(
+    "the new mean where scores are NaN",
+    new_mean,
+    best.mean(dim=0),
+    hint="plans with invalid scores rank last",
+)
 ### END HIDDEN TESTS
 print("Right: the Gaussian moves to the elites, smoothly.")
 
@@ -467,7 +527,7 @@ check_close(
     mistakes={
         "min_std is added, expected the larger of the two": torch.full((4, 2), 0.7),
         "the floor comes before the smoothing, expected after it": torch.full((4, 2), 0.6),
-        "it is cut off from above, expected from below": torch.full((4, 2), 0.2),
+        "it is min_std itself, or cut off from above: expected at least min_std": torch.full((4, 2), 0.2),
     },
 )
 _, new_std = cem_iteration(score_fn, mean, std, low, high, min_std=torch.tensor([0.1, 0.3]), **settings)
@@ -657,13 +717,20 @@ def score_fn(sequences):
 start = torch.tensor([[0.0, 5.0]]).repeat(3, 1)  # [H, A]
 config = CEMConfig(population_size=300, num_elites=30, num_iterations=10, horizon=3, min_std=0.001)
 plan = cem_plan(score_fn, start, low, high, config, torch.Generator().manual_seed(0))
+check_true(len(seen) == 10, f"num_iterations is 10, but score_fn was called {len(seen)} times")
+noise = [(population - population.mean(dim=0)) / population.std(dim=0) for population in seen[:2]]
+check_true(
+    (noise[1] - noise[0]).abs().mean() > 0.5,
+    "two iterations draw the same noise: pass `generator` on as it is, it moves with every draw",
+)
 error = (as_tensor("plan", plan) - target).abs() / (high - low)
 check_between(
     "distance of the plan from the best one, relative to the range",
     error,
     0,
     0.05,
-    "ten iterations should come close: does each iteration go on from the last Gaussian?",
+    "ten iterations should come close: does each go on from the last Gaussian, with config.smoothing and "
+    "min_std as they are, and is the mean returned?",
 )
 ### BEGIN HIDDEN TESTS
 seen.clear()
@@ -688,6 +755,8 @@ check_close(
 )
 again = cem_plan(score_fn, start, low, high, config, torch.Generator().manual_seed(1))
 check_close("the plan with the same seed", again, plan)
+other = cem_plan(score_fn, start, low, high, config, torch.Generator().manual_seed(2))
+check_true(not torch.equal(as_tensor("plan", other), as_tensor("plan", plan)), "the seed has no effect")
 config = CEMConfig(population_size=60, num_elites=6, num_iterations=1, horizon=1)
 check_shape("a plan of one step", cem_plan(score_fn, start[:1], low, high, config, torch.Generator()), (1, 2))
 ### END HIDDEN TESTS
@@ -778,7 +847,9 @@ mistakes = {
 }
 given = plan.clone()
 check_shape("shift_plan(plan)", shift_plan(given), (4, 2), {(3, 2): "a new last action is missing"})
-check_true(torch.equal(given, plan), "the plan that was passed has changed, expected a new one (torch.cat)")
+check_unchanged("plan", given, plan, "expected a new one (torch.cat)")
+shift_plan(given, "zero")
+check_unchanged("plan", given, plan, "expected a new one (torch.cat), also for zero")
 zeros = torch.zeros(1, 2)
 check_close(
     'shift_plan(plan, "repeat")',
@@ -808,12 +879,24 @@ print("Right: shifted, and filled up.")
 plan = torch.tensor([[3.0, -1.0]])
 check_close('a plan of one step, "repeat"', shift_plan(plan, "repeat"), [[3.0, -1.0]])
 check_close('a plan of one step, "zero"', shift_plan(plan, "zero"), [[0.0, 0.0]])
-refused = False
-try:
-    shift_plan(plan, "wrap")
-except ValueError:
-    refused = True
-check_true(refused, 'shift_plan(plan, "wrap") should raise a ValueError: there is no such fill')
+
+
+def error_with(fill):
+    """The name of the error that an unknown fill raises, or "no error"."""
+    try:
+        shift_plan(plan, fill)
+    except Exception as error:
+        return type(error).__name__
+    return "no error"
+
+
+raised = error_with("wrap")
+check_true(raised == "ValueError", f'shift_plan(plan, "wrap") should raise a ValueError, but: {raised}')
+### BEGIN HIDDEN TESTS
+for fill in ("", "Repeat", "at", None):
+    raised = error_with(fill)
+    check_true(raised == "ValueError", f"shift_plan(plan, {fill!r}) should raise a ValueError, but: {raised}")
+### END HIDDEN TESTS
 print("Right: short plans and unknown fills, too.")
 
 # %% [markdown]
@@ -966,6 +1049,17 @@ check_close(
     weights,
     [0.0, 0.5, 0.0, 0.5, 0.0],
     hint="invalid scores weigh nothing",
+)
+weights = mppi_weights(torch.tensor([nan, -2e9, -2e9]), 1.0)
+check_close(
+    "weights of [nan, -2e9, -2e9]",
+    weights,
+    [0.0, 0.5, 0.5],
+    hint="an invalid score ranks below every number: -inf, not a very low one",
+)
+weights = mppi_weights(torch.tensor([nan, 1.0, 1.0]), 1e6)
+check_close(
+    "weights of [nan, 1, 1] at a high temperature", weights, [0.0, 0.5, 0.5], hint="-inf weighs nothing"
 )
 weights = mppi_weights(torch.tensor([nan, nan, -inf, inf]), 1.0)
 check_close(
@@ -1141,6 +1235,15 @@ check_between(
 again = colored_noise(1.0, (4000, 2, 8), torch.Generator().manual_seed(3))
 check_close("the noise with the same seed", again, pair, hint="all random numbers come from generator")
 generator = torch.Generator().manual_seed(4)
+first, second = (as_tensor("noise", colored_noise(1.0, (8,), generator)) for _ in range(2))
+check_true(
+    not torch.equal(first, second), "two draws from one generator are the same: draw from `generator` itself"
+)
+own = [float(as_tensor("noise", colored_noise(2.0, (30,), generator)).std()) for _ in range(30)]
+check_true(
+    max(own) > 1.2 * min(own),
+    "30 draws have nearly the same standard deviation: divide by the theoretical one, not by each draw's own",
+)
 sizes = [as_tensor("noise", colored_noise(2.0, (30,), generator)).square().mean().item() for _ in range(30)]
 spread = max(sizes) / min(sizes)
 hint = "they are nearly the same: is each draw divided by its own standard deviation?"

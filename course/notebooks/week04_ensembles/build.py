@@ -28,8 +28,8 @@
 # **How it goes.** Six exercises with 30 points, together about two hours, and a bonus for another three
 # quarters of an hour; the notebook itself runs in half a minute. Fill in the cells that raise
 # `NotImplementedError`. The checks below each of them tell at once whether your code is right, and what is
-# likely wrong with it. Hidden checks are added when you hand in; they test nothing that the text of the
-# exercise does not say.
+# likely wrong with it. Hidden checks are added when you hand in; they test nothing that the text does not say.
+# One rule holds for all exercises: a function leaves the tensors that it is given as they are.
 
 # %% kind="setup"
 from __future__ import annotations
@@ -48,7 +48,15 @@ from torch.nn.functional import softplus
 from tqdm.auto import tqdm
 
 from mbrl_course.buffers import Batch, ReplayBuffer, check_transitions
-from mbrl_course.checking import as_tensor, check_between, check_close, check_shape, check_true
+from mbrl_course.checking import (
+    as_tensor,
+    check_between,
+    check_close,
+    check_shape,
+    check_true,
+    check_unchanged,
+    gradients,
+)
 from mbrl_course.dynamics import Normalizer
 from mbrl_course.envs.task import RewardFunction, TerminationFunction, never_terminates
 from mbrl_course.fitting import split_holdout
@@ -133,7 +141,8 @@ plt.show()
 # **Write `gaussian_nll`.** Mean, log-variance and target have the same shape `[..., D]`, and so has the
 # result: nothing is summed or averaged yet. Keep the constant $\log 2\pi$, so that the result is in nats. An
 # untrained network may come up with a log-variance of 100, where $e^{100}$ no longer fits into a float32;
-# the loss does, and must be right there.
+# the loss does, and must be right there. A network learns *through* this function, so it is made of torch
+# operations.
 
 # %% kind="solution" of="gaussian-nll" ref="ensembles:gaussian_nll"
 # TODO: the three terms of the equation; the variance itself need not be computed
@@ -152,13 +161,22 @@ plt.show()
 # not a curiosity, it is the next exercise.
 # </details>
 
+
+# %% kind="given"
+def nll_slopes(mean: Tensor, log_var: Tensor) -> list[Tensor]:
+    """The gradients of the loss of the target 0 with respect to mean and log-variance."""
+    leaves = mean.clone().requires_grad_(), log_var.clone().requires_grad_()
+    return gradients(gaussian_nll(*leaves, torch.zeros_like(mean)), *leaves)
+
+
 # %% kind="test" of="gaussian-nll" points=2
 draw = torch.Generator().manual_seed(0)
 mean, target = torch.randn(4, 3, generator=draw), torch.randn(4, 3, generator=draw)
 log_var = torch.randn(4, 3, generator=draw)
-given = mean.clone()
-nll = gaussian_nll(given, log_var, target)
-check_true(torch.equal(given, mean), "the mean that was passed has changed: make a new tensor")
+given = mean.clone(), log_var.clone(), target.clone()
+nll = gaussian_nll(*given)
+for name, value, before in zip(("mean", "log_var", "target"), given, (mean, log_var, target), strict=True):
+    check_unchanged(name, value, before, "make a new tensor (target - mean, not target -= mean)")
 check_shape("gaussian_nll", nll, (4, 3), "nothing is summed or averaged: one number for each dimension")
 square, constant = (target - mean) ** 2, math.log(2 * math.pi)
 check_close(
@@ -184,6 +202,9 @@ check_close(
         "log_var is taken for the variance": 0.5 * (square / log_var + log_var.log() + constant),
         "the term log_var, the price of a large variance, is missing": 0.5
         * (square / log_var.exp() + constant),
+        "the constant is the logarithm of 2 pi": 0.5 * (square / log_var.exp() + log_var + 2 * math.pi),
+        "the arguments come as mean, log_var, target": 0.5
+        * ((log_var - mean) ** 2 / target.exp() + target + constant),
         "the error is not squared": 0.5 * ((target - mean) / log_var.exp() + log_var + constant),
         "the error is not squared, but its absolute value": 0.5
         * ((target - mean).abs() / log_var.exp() + log_var + constant),
@@ -217,6 +238,12 @@ check_close(
         "log_var is clamped to [-10, 10]": [[5.918962], [-4.081061], [2.918939]],
     },
 )
+mean, log_var = torch.tensor([[1.0, -2.0]]), torch.tensor([[0.0, 1.0]])
+by_mean, by_log_var = nll_slopes(mean, log_var)
+cut = "no gradient comes through: was it cut off by detach, .data, .item(), no_grad or numpy? Networks learn from it"
+check_true(as_tensor("the gradient", by_mean).any() and as_tensor("the gradient", by_log_var).any(), cut)
+check_close("the gradient with respect to mean", by_mean, mean / log_var.exp())
+check_close("the gradient with respect to log_var", by_log_var, 0.5 * (1 - mean**2 / log_var.exp()))
 ### BEGIN HIDDEN TESTS
 log_var = torch.linspace(-6, 4, 2001).unsqueeze(-1)  # [N, 1]
 for error in (0.1, 0.3, 2.0):
@@ -275,8 +302,9 @@ plt.show()
 # exceeded a little?
 #
 # **Write `bound_log_var`.** Log-variances are `[..., D]`, the bounds `[D]`: each dimension has its own. Upper
-# bound first, then the lower. The network learns *through* this function, so it is made of torch operations,
-# and for inputs of any size, such as 10 000 and -10 000, result and gradient must be finite.
+# bound first, then the lower. The network learns *through* this function, and the bounds learn, too; so it is
+# made of torch operations, and for inputs of any size, such as 10 000 and -10 000, result and gradient must be
+# finite.
 
 # %% kind="solution" of="bound-log-var" ref="ensembles:bound_log_var"
 # TODO: from above, as in the equation
@@ -302,6 +330,12 @@ plt.show()
 
 
 # %% kind="given"
+def slopes_of_bounds(log_var: Tensor, min_log_var: Tensor, max_log_var: Tensor) -> list[Tensor]:
+    """The gradients of the sum of bounded log-variances with respect to both bounds, [D] each."""
+    leaves = min_log_var.clone().requires_grad_(), max_log_var.clone().requires_grad_()
+    return gradients(bound_log_var(log_var, *leaves), *leaves)
+
+
 def bound_slopes(log_var: Tensor, min_log_var: Tensor, max_log_var: Tensor) -> Tensor:
     """The gradient of each bounded log-variance with respect to the unbounded one, [..., D]."""
     leaf = log_var.clone().requires_grad_()
@@ -317,7 +351,10 @@ def bound_slopes(log_var: Tensor, min_log_var: Tensor, max_log_var: Tensor) -> T
 # %% kind="test" of="bound-log-var" points=2
 low, high = torch.tensor([-5.0]), torch.tensor([1.0])
 x = torch.tensor([[-100.0], [-6.0], [-2.0], [0.5], [100.0]])
-bounded = bound_log_var(x, low, high)
+given = x.clone(), low.clone(), high.clone()
+bounded = bound_log_var(*given)
+for name, value, before in zip(("log_var", "min_log_var", "max_log_var"), given, (x, low, high), strict=True):
+    check_unchanged(name, value, before)
 check_shape("bound_log_var", bounded, (5, 1))
 
 
@@ -355,7 +392,6 @@ check_close(
     },
     hint="first high - softplus(high - x), then its mirror image at low",
 )
-### BEGIN HIDDEN TESTS
 low, high = torch.tensor([-3.0, 0.0]), torch.tensor([2.0, 0.5])
 x = torch.randn(3, 7, 2, generator=torch.Generator().manual_seed(0)) * 4
 above = high - soft(high - x)
@@ -365,7 +401,6 @@ check_close(
     low + soft(above - low),
     hint="each dimension has its bounds",
 )
-### END HIDDEN TESTS
 print("Right: bounded, softly.")
 
 # %% kind="test" of="bound-log-var" points=2
@@ -380,6 +415,20 @@ check_true(
 )
 expected = torch.sigmoid(high - x) * torch.sigmoid(high - torch.log1p(torch.exp(high - x)) - low)
 check_close("the gradient for -13.1 ... 8.9", slopes, expected, rtol=1e-3)
+outside = as_tensor("the gradient", bound_slopes(torch.tensor([[-30.0], [30.0]]), low, high))
+check_true((outside > 0).all(), "the gradient for -30 or 30 is zero: is something clamped?")
+above = high - torch.log1p(torch.exp(high - x))
+by_low, by_high = slopes_of_bounds(x, low, high)
+cut = "the bounds learn, too: are they cut off by detach, .data, .item() or clamp?"
+check_close(
+    "the gradient with respect to min_log_var", by_low, torch.sigmoid(low - above).sum(dim=0), hint=cut
+)
+check_close(
+    "the gradient with respect to max_log_var",
+    by_high,
+    (torch.sigmoid(above - low) * torch.sigmoid(x - high)).sum(dim=0),
+    hint=cut,
+)
 far = torch.tensor([[-10000.0], [10000.0]])
 check_close("what comes out for -10000 and 10000", bound_log_var(far, low, high), [[-5.0], [1.002476]])
 check_true(
@@ -447,7 +496,7 @@ plt.show()
 #
 # **Write `ensemble_layer`.** The inputs are `[E, N, in]`, for each member its own, or `[N, in]`, the same for
 # all members, *also if N happens to equal E*. The result is `[E, N, out]`: no activation, and no loop over
-# the members.
+# the members. The network learns through it: torch operations, nothing detached.
 
 # %% kind="solution" of="ensemble-layer" ref="ensembles:ensemble_layer"
 # TODO: a batched product of inputs and weights, plus the bias: [E, N, out]
@@ -464,6 +513,14 @@ plt.show()
 # As a batch: matrix e times matrix e, nothing is mixed between members. And `[N, in]` is broadcast: it stands
 # for the same matrix E times.
 # </details>
+
+
+# %% kind="given"
+def layer_slopes(x: Tensor, weight: Tensor, bias: Tensor) -> list[Tensor]:
+    """The gradients of the sum of a layer's outputs with respect to inputs, weights and biases."""
+    leaves = [tensor.clone().requires_grad_() for tensor in (x, weight, bias)]
+    return gradients(ensemble_layer(*leaves), *leaves)
+
 
 # %% kind="test" of="ensemble-layer" points=2
 draw = torch.Generator().manual_seed(0)
@@ -487,12 +544,27 @@ check_close(
         "all members have the inputs of the first": torch.stack(
             [x[0] @ weight[e] + bias[e] for e in range(3)]
         ),
+        "the inputs of all members are added up": torch.stack(
+            [x.sum(dim=0) @ weight[e] + bias[e] for e in range(3)]
+        ),
+        "all members have the sum of the biases": member_by_member - bias + bias.sum(dim=0),
+        "all members have the mean of the biases": member_by_member - bias + bias.mean(dim=0),
+        "the members come in reversed order": member_by_member.flip(0),
         "members are averaged, expected each by itself": member_by_member.mean(dim=0).expand(3, 5, 2),
         "there is an activation (relu): a layer is linear": member_by_member.relu(),
         "there is an activation (tanh): a layer is linear": member_by_member.tanh(),
         "there is an activation (silu): a layer is linear": member_by_member * member_by_member.sigmoid(),
     },
 )
+found = layer_slopes(x, weight, bias)
+wanted = (
+    weight.sum(dim=2).unsqueeze(1).expand(3, 5, 4),
+    x.sum(dim=1).unsqueeze(2).expand(3, 4, 2),
+    torch.full_like(bias, 5),
+)
+cut = "the network learns through this: was something cut off by detach, .data, no_grad or numpy?"
+for name, slope, expected in zip(("x", "weight", "bias"), found, wanted, strict=True):
+    check_close(f"the gradient with respect to {name}", slope, expected, hint=cut)
 ### BEGIN HIDDEN TESTS
 x, weight, bias = (torch.randn(*shape, generator=draw) for shape in ((2, 3, 3), (2, 3, 3), (2, 1, 3)))
 member_by_member = torch.stack([x[e] @ weight[e] + bias[e] for e in range(2)])
@@ -512,8 +584,12 @@ draw = torch.Generator().manual_seed(1)
 x, weight, bias = (torch.randn(*shape, generator=draw) for shape in ((6, 4), (3, 4, 2), (3, 1, 2)))
 y = ensemble_layer(x, weight, bias)
 check_shape("ensemble_layer of shared inputs [N, in]", y, (3, 6, 2), "all members see the same inputs")
-check_close("ensemble_layer of shared inputs", y, torch.stack([x @ weight[e] + bias[e] for e in range(3)]))
-### BEGIN HIDDEN TESTS
+check_close(
+    "ensemble_layer of shared inputs",
+    y,
+    torch.stack([x @ weight[e] + bias[e] for e in range(3)]),
+    hint="member e computes x @ weight[e] + bias[e]",
+)
 few = x[:3]  # as many samples as members
 check_close(
     "ensemble_layer of shared inputs with N = E",
@@ -521,6 +597,7 @@ check_close(
     torch.stack([few @ weight[e] + bias[e] for e in range(3)]),
     hint="[N, in] is shared by all members, also if N = E",
 )
+### BEGIN HIDDEN TESTS
 one = ensemble_layer(x[:1], weight, bias)
 check_close(
     "ensemble_layer of a single shared input",
@@ -617,8 +694,17 @@ plt.show()
 # terms: the penalty on the bounds would weigh $E$ times as much.) Summed, each member learns as if it were alone.
 # </details>
 
+
+# %% kind="given"
+def loss_slopes(nll: Tensor, low: Tensor, high: Tensor, bound_penalty: float) -> list[Tensor]:
+    """The gradients of `ensemble_loss` with respect to the losses and both bounds."""
+    leaves = [tensor.clone().requires_grad_() for tensor in (nll, low, high)]
+    return gradients(ensemble_loss(*leaves, bound_penalty), *leaves)
+
+
 # %% kind="test" of="members" points=2
-drawn = bootstrap_rows(1000, 4, torch.Generator().manual_seed(0))
+generator = torch.Generator().manual_seed(0)
+drawn = bootstrap_rows(1000, 4, generator)
 rows = check_shape("bootstrap_rows(1000, 4)", drawn, (4, 1000), "expected [ensemble_size, num_rows]")
 check_true(not isinstance(drawn, list), "it is a list: torch.stack makes one tensor of it, [E, N]")
 check_true(rows.dtype == torch.int64, f"the rows are {rows.dtype}, expected integers to index with")
@@ -631,6 +717,11 @@ check_between("how many of 1000 rows a member sees", distinct, 580, 690, "about 
 check_true(
     not (rows[0] == rows[1]).all() and not (rows[2].sort().values == rows[3].sort().values).all(),
     "two members have the same rows: each has its own bootstrap",
+)
+second = as_tensor("bootstrap_rows", bootstrap_rows(1000, 4, generator))
+check_true(
+    not torch.equal(second, rows),
+    "two calls with one generator draw the same rows: draw from `generator` itself, which moves on",
 )
 few = as_tensor("bootstrap_rows(4, 50)", bootstrap_rows(4, 50, torch.Generator().manual_seed(2)))
 check_true(
@@ -707,6 +798,11 @@ check_close(
     },
     hint="the mean NLL of each member, summed, plus bound_penalty times the sum of max - min",
 )
+found = loss_slopes(nll, low, high, 0.1)
+wanted = torch.full((4, 5, 3), 1 / 15), torch.full((3,), -0.1), torch.full((3,), 0.1)
+cut = "the networks and the bounds learn from it: was something cut off by detach, float() or numpy?"
+for name, slope, expected in zip(("nll", "min_log_var", "max_log_var"), found, wanted, strict=True):
+    check_close(f"the gradient with respect to {name}", slope, expected, hint=cut)
 ### BEGIN HIDDEN TESTS
 check_close("ensemble_loss without penalty", ensemble_loss(nll, low, high, 0.0), fit)
 check_close(
@@ -737,7 +833,10 @@ check_shape(
         (): "expected num_elites numbers of members",
     },
 )
-check_true(not isinstance(elites, list), "it is a list, expected a tensor: the ensemble keeps it as one")
+check_true(
+    not isinstance(elites, list | tuple),
+    f"it is a {type(elites).__name__}, expected a tensor: the ensemble keeps it as one",
+)
 check_close(
     "the elites of [0.4, 0.1, 0.9, 0.3, 0.2]",
     elites,
@@ -753,6 +852,10 @@ check_close(
     },
     hint="the numbers of the members with the smallest losses, the best first",
 )
+check_true(
+    not as_tensor("choose_elites", elites).is_floating_point(),
+    "the elites are decimal numbers, expected whole ones (int64): members are chosen by them",
+)
 check_close(
     "the elites of [nan, 0.5, 0.2]",
     choose_elites(torch.tensor([nan, 0.5, 0.2]), 2),
@@ -764,6 +867,12 @@ check_close(
     },
 )
 ### BEGIN HIDDEN TESTS
+check_close(
+    "the best 2 of [nan, 1e30, 0.1]",
+    choose_elites(torch.tensor([nan, 1e30, 0.1]), 2),
+    [2, 1],
+    hint="a member whose loss is NaN comes after every other, however large its loss",
+)
 losses = torch.tensor([nan, -3.0, 7.0, nan, 0.0, -4.0])
 check_close("the best 4 of [nan, -3, 7, nan, 0, -4]", choose_elites(losses, 4), [5, 1, 4, 2])
 everyone = as_tensor("elites", choose_elites(losses, 6))
@@ -875,12 +984,16 @@ plt.show()
 # </details>
 
 # %% kind="test" of="split-variance" points=2
-means, variances = torch.tensor([[0.0], [2.0], [7.0]]), torch.tensor([[1.0], [4.0], [4.0]])  # [E, D]
-parts = split_variance(means, variances)
+means, variances = torch.tensor([[1.0], [3.0], [8.0]]), torch.tensor([[1.0], [4.0], [4.0]])  # [E, D]
+given = means.clone(), variances.clone()
+parts = split_variance(*given)
 check_true(parts is not None, "split_variance returns None: is a `return` missing?")
 check_true(
-    len(parts) == 2, "split_variance returns VarianceParts(aleatoric, epistemic): two parts, not their sum"
+    len(parts) == 2 and not isinstance(parts, dict),
+    "split_variance returns VarianceParts(aleatoric, epistemic): two parts, not their sum",
 )
+check_unchanged("means", given[0], means)
+check_unchanged("variances", given[1], variances)
 aleatoric, epistemic = parts
 swapped = "the two parts are swapped: aleatoric comes first"
 check_close(
@@ -893,17 +1006,20 @@ check_close(
         "it is the square of the mean standard deviation, expected the mean variance": [25 / 9],
         "it is the mean standard deviation": [5 / 3],
         "the variances are summed, expected averaged": [9.0],
+        "it is the total variance, expected the members' own alone": [26 / 3 + 3],
+        "it is the standard deviation, expected the variance": [3**0.5],
     },
 )
 check_close(
-    "the epistemic part of means 0, 2, 7",
+    "the epistemic part of means 1, 3, 8",
     epistemic,
     [26 / 3],
     mistakes={
         "it divides by E - 1, expected E: correction=0": [13.0],
         "it is the standard deviation, expected the variance": [(26 / 3) ** 0.5],
         "it is the standard deviation (and divides by E - 1), expected the variance": [13**0.5],
-        "it is the mean of the squares: subtract the mean first": [53 / 3],
+        "it is the mean of the squares: subtract the mean first": [74 / 3],
+        "it is measured from the first member, expected from the mean over members": [53 / 3],
         "it is the total variance, expected the members' disagreement alone": [26 / 3 + 3],
         "it is the variance of the variances, expected of the means": [2.0],
         "it is the mean distance from the mean, expected the mean of the squares": [8 / 3],
@@ -924,9 +1040,7 @@ print("Right: noise and disagreement.")
 # %% kind="test" of="split-variance" points=2
 draw = torch.Generator().manual_seed(0)
 means, variances = torch.randn(4, 6, 2, generator=draw), torch.rand(4, 6, 2, generator=draw)  # [E, N, D]
-given = means.clone()
-aleatoric, epistemic = split_variance(given, variances)
-check_true(torch.equal(given, means), "the means that were passed have changed: make a new tensor")
+aleatoric, epistemic = split_variance(means, variances)
 check_shape(
     "the aleatoric part", aleatoric, (6, 2), "the members' axis, the first one, is gone; all others stay"
 )
@@ -1072,7 +1186,12 @@ plt.show()
 levels = torch.tensor([0.5, 0.9, 0.99])  # z = 0.67, 1.64 and 2.58
 errors = torch.tensor([[-2.0, -2.2, 2.4], [-0.6, 1.2, 1.8]])  # in standard deviations, [N, D]
 mean, std = torch.full((2, 3), 10.0), torch.tensor([[4.0, 2.0, 4.0], [4.0, 0.5, 4.0]])
-coverage = interval_coverage(mean, std, mean + std * errors, levels)
+target = mean + std * errors
+given = mean.clone(), std.clone(), target.clone(), levels.clone()
+coverage = interval_coverage(*given)
+arguments = zip(("mean", "std", "target", "levels"), given, (mean, std, target, levels), strict=True)
+for name, value, before in arguments:
+    check_unchanged(name, value, before, "make a new tensor (target - mean, not target -= mean)")
 check_shape(
     "interval_coverage",
     coverage,
@@ -1101,18 +1220,34 @@ check_close(
         "positive errors always count as inside: take the absolute value": torch.tensor([4, 4, 6]) / 6,
         "it is the share outside the interval": torch.tensor([5, 4, 0]) / 6,
         "these are counts, expected shares": [1, 2, 6],
-        "only the first dimension counts: expected the share of all entries": [0.5, 0.5, 1.0],
+        "only the first dimension counts, or whole rows: expected the share of all entries": [0.5, 0.5, 1.0],
         "the counts are divided by N, expected by the number of entries (here 2 times 3)": [0.5, 1.0, 3.0],
     },
     hint="z = sqrt(2) erfinv(p), and a target is inside if its error is at most z standard deviations",
 )
-refused = False
-try:
-    interval_coverage(torch.zeros(5, 1), torch.ones(5, 1), torch.zeros(5), levels)
-except ValueError:
-    refused = True
-check_true(refused, "a mean [5, 1] beside a target [5]: expected a ValueError, or each is compared with each")
+
+
+def refused(*shapes):
+    """What is raised where mean, std and target have these shapes, or "nothing"."""
+    try:
+        interval_coverage(*(torch.ones(shape) for shape in shapes), levels)
+    except Exception as error:
+        return type(error).__name__
+    return "nothing"
+
+
+raised = refused((5, 1), (5, 1), (5,))
+check_true(
+    raised == "ValueError",
+    f"a mean [5, 1] beside a target [5] raises {raised}, expected a ValueError, or each is compared with each",
+)
 ### BEGIN HIDDEN TESTS
+for shapes in (((5, 1), (5,), (5, 1)), ((4, 3), (4, 3), (4, 1)), ((5,), (5, 1), (5,))):
+    raised = refused(*shapes)
+    check_true(
+        raised == "ValueError",
+        f"mean, std and target {shapes} raise {raised}, expected a ValueError: not of one shape",
+    )
 draw = torch.Generator().manual_seed(0)
 std = 0.1 + torch.rand(4000, 5, generator=draw)
 mean = torch.randn(4000, 5, generator=draw)
@@ -1156,7 +1291,7 @@ check_close(
         "it is the root of the mean square, expected the mean absolute distance": (0.155 / 3) ** 0.5,
         "it is the largest distance, expected the mean": 0.3,
         "the distances are summed, expected averaged": 0.6,
-        "the sum is divided by L + 1, expected by L": 0.15,
+        "the sum is divided by L + 1, expected by L, or the level 0 counts, too": 0.15,
         "the levels are k / L, expected k / (L + 1)": 0.8 / 9,
         "the levels start at 0: k runs from 1 to L": 0.35 / 3,
         "the last level is missing: k runs from 1 to L, that is range(1, L + 1)": 0.175,
@@ -1199,6 +1334,7 @@ check_close(
     -1.0,
     mistakes={
         "the sign is lost (or it is the correlation of x with itself)": 1.0,
+        "argsort says which number comes at a place; the rank of a number is its place among the sorted": 0.5,
         "the mean rank is not subtracted before the product": 35 / 55,
     },
 )
@@ -1352,7 +1488,11 @@ def tree_after(capacity: int, writes: Iterable[tuple[Any, Any]]) -> Tensor:
     """All nodes of a tree after such writes of (rows, values), without the unused entry 0."""
     tree = SumTree(capacity)
     for rows, values in writes:
-        tree.set(torch.as_tensor(rows), torch.as_tensor(values, dtype=torch.float64))
+        rows, values = torch.as_tensor(rows), torch.as_tensor(values, dtype=torch.float64)
+        before = rows.clone(), values.clone()
+        tree.set(rows, values)
+        check_unchanged("rows", rows, before[0], "make a new tensor (rows + 2**depth, not rows += ...)")
+        check_unchanged("values", values, before[1])
     return tree.nodes[1:].clone()
 
 
@@ -1365,7 +1505,15 @@ def found_in(values: Any, mass: Any) -> Tensor:
     while len(nodes[0]) > 1:
         nodes.insert(0, nodes[0].view(-1, 2).sum(dim=1))
     tree.nodes = torch.cat([torch.zeros(1, dtype=torch.float64), *nodes])
-    return torch.as_tensor(tree.find(torch.as_tensor(mass, dtype=torch.float64)))
+    mass = torch.as_tensor(mass, dtype=torch.float64)
+    before = mass.clone()
+    found = as_tensor("find", tree.find(mass))
+    check_unchanged("mass", mass, before, "make a new tensor (mass - left, not mass -= left)")
+    check_true(
+        not found.is_floating_point(),
+        "find returns decimal numbers, expected whole ones: rows are chosen by them",
+    )
+    return found
 
 
 # %% kind="test" of="prioritized-replay" points=2
@@ -1376,7 +1524,8 @@ check_close(
     [10.0, 3.0, 7.0, 1.0, 2.0, 3.0, 4.0],
     mistakes={
         "the sums above the leaves were not mended": [0.0, 0.0, 0.0, 1.0, 2.0, 3.0, 4.0],
-        "only the parents of the leaves were mended: go up to the root": [0.0, 3.0, 7.0, 1.0, 2.0, 3.0, 4.0],
+        "only the parents of the leaves were mended, or parents before their children: go up from the leaves to the "
+        "root": [0.0, 3.0, 7.0, 1.0, 2.0, 3.0, 4.0],
         "the leaves are not at the end: leaf i is node 2**depth + i": [1.0, 2.0, 3.0, 4.0, 0.0, 0.0, 0.0],
         "nothing was written (self.nodes[...].copy_ writes to a copy)": [0.0] * 7,
     },
@@ -1391,7 +1540,7 @@ check_close(
         "the new value is added to the leaf, expected in place of the old one": [10.5, 3, 7.5, 1, 2, 3.5, 4],
         "the leaves that were not in the batch are gone": [0.5, 0.0, 0.5, 0.0, 0.0, 0.5, 0.0],
     },
-    hint="make each parent afresh from its two children: don't add to what it was",
+    hint="make each parent afresh from its two children, don't add to what it was; the parent of n is n // 2",
 )
 ### BEGIN HIDDEN TESTS
 nodes = tree_after(4, [([0, 3], [1.0, 4.0]), ([3, 1, 3, 3], [2.0, 5.0, 2.0, 2.0])])
@@ -1441,7 +1590,10 @@ check_close(
 values = [0.1, 0.2, 0.0, 0.3, 0.0, 0.0]
 found = found_in(values, [0.0, 0.1001, 0.3001, 0.6, 0.6 + 1e-12])
 check_close(
-    "the leaves found in 0.1, 0.2, 0, 0.3, 0, 0", found, [0, 1, 3, 3, 3], hint="never one with priority 0"
+    "the leaves found in 0.1, 0.2, 0, 0.3, 0, 0",
+    found,
+    [0, 1, 3, 3, 3],
+    hint="never one with priority 0: a point at or beyond the total belongs to the last leaf above 0",
 )
 draw = torch.Generator().manual_seed(1)
 leaves = torch.rand(37, generator=draw).double() * (torch.rand(37, generator=draw) > 0.3)
@@ -1454,7 +1606,9 @@ print("Right: every point finds its leaf.")
 
 # %% kind="test" of="prioritized-replay" points=2
 probabilities = torch.tensor([0.4, 0.1, 0.025])
-weights = importance_weights(probabilities, 10, 0.5)
+given = probabilities.clone()
+weights = importance_weights(given, 10, 0.5)
+check_unchanged("probabilities", given, probabilities)
 powers = (10 * probabilities) ** -0.5
 check_close(
     "the weights of 0.4, 0.1, 0.025 with N = 10 and beta = 0.5",

@@ -27,7 +27,8 @@
 # **How it goes.** Five exercises, 30 points, about two hours; the notebook itself runs in half a minute. Fill
 # in the cells that raise `NotImplementedError`. The checks below each of them tell at once whether your code
 # is right, and what is likely wrong with it. When you hand in, hidden checks are added; they test nothing that
-# the text of the exercise does not say.
+# the text does not say. One rule holds for all exercises: a function leaves the tensors that it is given as they
+# are.
 #
 # The first four exercises use a model so small that all can be computed by hand. The cart-pole comes last.
 
@@ -45,7 +46,14 @@ from torch import Tensor
 
 from mbrl_course.buffers import Batch, concatenate
 from mbrl_course.cem import CEMConfig, CEMPlanner
-from mbrl_course.checking import as_tensor, check_between, check_close, check_shape, check_true
+from mbrl_course.checking import (
+    as_tensor,
+    check_between,
+    check_close,
+    check_shape,
+    check_true,
+    check_unchanged,
+)
 from mbrl_course.ensembles import EnsembleConfig, GaussianEnsemble, Prediction
 from mbrl_course.envs import get_task, never_terminates
 from mbrl_course.envs.task import RewardFunction, Task, TerminationFunction
@@ -169,8 +177,11 @@ def terminated(next_obs):
 mean = torch.tensor([[[1.0, -2.0]], [[5.0, 3.0]]]).repeat(1, 3000, 1)  # [K, M, D]
 std = torch.tensor([[[0.5, 2.0]], [[0.1, 3.0]]]).repeat(1, 3000, 1)
 obs, action = torch.full((2, 3000, 2), 20.0), torch.zeros(2, 3000, 1)
-prediction = Prediction(mean.clone(), std**2, None, None)
+given = mean.clone(), std**2
+prediction = Prediction(*given, None, None)
 result = particle_step(prediction, obs, action, reward, terminated, torch.Generator().manual_seed(0))
+check_unchanged("prediction.obs", given[0], mean, "make a new tensor (mean + ..., not mean += ...)")
+check_unchanged("prediction.obs_var", given[1], std**2, "make a new tensor (sqrt, not sqrt_)")
 check_true(
     result is not None and len(result) == 3,
     "particle_step returns three things: next_obs, reward, terminated",
@@ -258,11 +269,13 @@ check_close(
         "it belongs to the mean next state, expected the one that was drawn": reward(obs, action, mean),
         "the state before the step is used in place of next_obs": reward(obs, action, obs),
         "obs and next_obs are swapped": reward(drawn, action, obs),
+        "its arguments are obs, action, next_obs, in this order": reward(obs, drawn, action),
         "the step on which the episode ends has its reward, too": reward(obs, action, drawn)
         * (drawn[..., 0] <= 0),
     },
     hint="expected reward(obs, action, next_obs) with the next_obs that is returned",
 )
+check_true(as_tensor("terminated", ended).dtype == torch.bool, "terminated holds numbers, expected bools")
 check_close(
     "terminated",
     as_tensor("terminated", ended).double(),
@@ -298,8 +311,11 @@ def terminated(next_obs):
 obs, action = torch.zeros(2, 3000, 1), torch.zeros(2, 3000, 1)  # [K, M, D], [K, M, A]
 reward_mean = torch.tensor([[4.0], [-7.0]]).repeat(1, 3000)  # [K, M]
 reward_std = torch.tensor([[0.5], [3.0]]).repeat(1, 3000)
-prediction = Prediction(obs + 1, torch.ones(2, 3000, 1), reward_mean, reward_std**2)
+given = reward_mean.clone(), reward_std**2
+prediction = Prediction(obs + 1, torch.ones(2, 3000, 1), *given)
 result = particle_step(prediction, obs, action, reward, terminated, torch.Generator().manual_seed(7))
+check_unchanged("prediction.reward", given[0], reward_mean, "make a new tensor (mean + ..., not mean += ...)")
+check_unchanged("prediction.reward_var", given[1], reward_std**2, "make a new tensor (sqrt, not sqrt_)")
 check_true(
     result is not None and len(result) == 3,
     "particle_step returns three things: next_obs, reward, terminated",
@@ -319,6 +335,7 @@ check_close(
         ),
         "reward_var is used as a standard deviation: it is a variance": reward_std[:, 0] ** 2,
         "it is 1 everywhere: is the noise multiplied by the standard deviation?": torch.ones(2),
+        "the noise is uniform (torch.rand), expected normal: torch.randn": reward_std[:, 0] / 12**0.5,
     },
     rtol=0.08,
 )
@@ -490,9 +507,10 @@ def step(obs, action):  # member k adds 100 * (k + 1)
             (2, 3, 5, 1): "the plans of a group's particles are one axis, [K, M, D] with M = P / K * N",
         },
     )
+    check_shape("what step was given as action", action, (2, 15, 1), "[K, M, A], beside obs [K, M, D]")
     calls.append(obs)
     shift = 100.0 * torch.arange(1, 3)[:, None]
-    return obs + shift[..., None], shift.expand(2, 15), obs[..., 0] > 1000
+    return obs + shift[..., None], shift.repeat(1, 15), obs[..., 0] > 1000
 
 
 obs = torch.arange(30.0).reshape(6, 5, 1)  # [P, N, D], every particle of every plan has a number
@@ -524,6 +542,10 @@ print("Right: every particle asks its own member.")
 # %% kind="test" of="ts-infinity" points=2
 def step(obs, action):
     obs, action = torch.as_tensor(obs), torch.as_tensor(action)
+    check_true(
+        obs.shape[:-1] == action.shape[:-1],
+        f"step was given obs {list(obs.shape)} and action {list(action.shape)}, expected [K, M, D] and [K, M, A]",
+    )
     return obs + action[..., :1], 10 * obs[..., 1] + action[..., 1], obs[..., 0] > action[..., 0]
 
 
@@ -536,14 +558,21 @@ check_true(
 )
 next_obs, rewards, ended = result
 groups = "these are still groups, [K, M]: bring all three answers back to [P, N]"
+check_shape("next_obs", next_obs, (8, 6, 3), {(4, 12, 3): groups})
+check_shape("reward", rewards, (8, 6), {(4, 12): groups, (6, 8): "a row for each particle: [P, N]"})
+check_true(
+    as_tensor("reward", rewards).is_floating_point() and as_tensor("terminated", ended).dtype == torch.bool,
+    "step answers next_obs, reward, terminated, in this order, and so does ts_inf_step; terminated is bool",
+)
 check_close(
     "next_obs",
     next_obs,
     expected[0],
     hint="obs and action of a particle go together, and its answer comes back",
 )
-check_shape("reward", rewards, (8, 6), {(4, 12): groups})
-check_close("reward", rewards, expected[1], hint="obs and action of a particle go together")
+check_close(
+    "reward", rewards, expected[1], hint="it is the second answer of step, each in its particle's place"
+)
 check_shape("terminated", ended, (8, 6), {(4, 12): groups})
 check_close(
     "terminated",
@@ -694,7 +723,9 @@ action = torch.arange(24.0).reshape(6, 4, 1) * 100
 given = obs.clone()
 result = ts1_step(step, 3, given, action, torch.Generator().manual_seed(0))
 check_true(torch.equal(given, obs), "the obs that were passed have changed: make new tensors")
-check_true(len(calls) == 1, f"step was called {len(calls)} times, expected once for all particles")
+check_true(
+    len(calls) == 1, f"step was called {len(calls)} times, expected once for all particles and all plans"
+)
 check_true(
     torch.equal(calls[0].flatten().sort().values, torch.arange(48.0).double()),
     "some particles ask several times, others never: expected a permutation of the P particles for each plan "
@@ -995,33 +1026,36 @@ print("Right: the member that likes it least.")
 returns = torch.tensor(  # [P, N]; means 6, 7, -3 and deviations 3, 0, 6
     [[11.0, 7.0, -13.0], [5.0, 7.0, -1.0], [5.0, 7.0, -1.0], [3.0, 7.0, 3.0]]
 )
-scores = variance_penalised(returns, 0.25)
+given = returns.clone()
+scores = variance_penalised(given, 0.3)
+check_unchanged("returns", given, returns, "make a new tensor (returns - mean, not returns -= mean)")
 check_shape("variance_penalised", scores, (3,), "expected one for each plan")
 check_close(
-    "variance_penalised with penalty 0.25",
+    "variance_penalised with penalty 0.3",
     scores,
-    [5.25, 7.0, -4.5],
+    [5.1, 7.0, -4.8],
     mistakes={
-        "the variance is taken off, expected the standard deviation": [3.75, 7.0, -12.0],
+        "the variance is taken off, expected the standard deviation": [3.3, 7.0, -13.8],
+        "penalty stands under the root": [6 - 3 * 0.3**0.5, 7.0, -3 - 6 * 0.3**0.5],
         "the standard deviation divides by P - 1, expected P: torch.std needs correction=0": returns.mean(
             dim=0
         )
-        - 0.25 * returns.std(dim=0),
-        "the squares are summed, expected averaged": [4.5, 7.0, -6.0],
+        - 0.3 * returns.std(dim=0),
+        "the squares are summed, expected averaged": [4.2, 7.0, -6.6],
         "it is the standard error (divided by the root of P), expected the standard deviation": [
-            5.625,
+            5.55,
             7.0,
-            -3.75,
+            -3.9,
         ],
-        "it is the mean distance from the mean, expected the root of the mean square": [5.375, 7.0, -4.25],
+        "it is the mean distance from the mean, expected the root of the mean square": [5.25, 7.0, -4.5],
         "the deviation is over all plans, expected over the particles of each (dim=0)": returns.mean(dim=0)
-        - 0.25 * returns.std(correction=0),
-        "the spread is added: an optimist": [6.75, 7.0, -1.5],
+        - 0.3 * returns.std(correction=0),
+        "the spread is added: an optimist": [6.9, 7.0, -1.2],
         "penalty has no effect": [3.0, 7.0, -9.0],
         "nothing is taken off": [6.0, 7.0, -3.0],
-        "penalty multiplies the mean, too": [0.75, 1.75, -2.25],
+        "penalty multiplies the mean, too": [0.9, 2.1, -2.7],
     },
-    hint="the mean less 0.25 standard deviations, both over the particles",
+    hint="the mean less 0.3 standard deviations, both over the particles",
 )
 ### BEGIN HIDDEN TESTS
 check_close("variance_penalised with penalty 0", variance_penalised(returns, 0.0), [6.0, 7.0, -3.0])
@@ -1184,7 +1218,8 @@ check_true(
 )
 seen = [entry[1] for entry in log if entry[0] == "fit"]
 check_true(
-    len(seen[1]) != 3, "the second fit was given the last trial only, expected the data of all trials so far"
+    len(seen[1]) != 3,
+    "the second fit was given the last trial only, or all but the random one: expected the data of all trials so far",
 )
 check_close("the data of the first fit", seen[0], [0.0, 1.0])
 check_close(
@@ -1210,7 +1245,7 @@ check_true(len(trials) == 2, "with num_trials=1 there are two trials")
 print("Right: act, fit to everything, act again.")
 
 # %% kind="test" of="trial-loop" points=2
-LENGTHS, CALLS, UPDATES = (3, 5, 4), (0, 700, 900), (20, 30)
+LENGTHS, CALLS, UPDATES, REWARDS = (3, 5, 4), (0, 700, 900), (20, 30), (1.0, 2.5, 3.0)
 counts = {"collect": 0, "fit": 0}
 told = []
 
@@ -1220,7 +1255,7 @@ def collect(planned):
     counts["collect"] += 1
     size = LENGTHS[number]
     flags, zeros = torch.zeros(size, dtype=torch.bool), torch.zeros(size, 1)
-    return Batch(zeros, zeros, torch.full((size,), 1.0 + number), zeros, flags, flags), CALLS[number]
+    return Batch(zeros, zeros, torch.full((size,), REWARDS[number]), zeros, flags, flags), CALLS[number]
 
 
 def fit(data):
@@ -1229,7 +1264,10 @@ def fit(data):
 
 
 def on_trial(number, trial):
-    check_true(isinstance(number, int), "on_trial is given the number first, then the trial")
+    check_true(
+        isinstance(number, int) and hasattr(trial, "trial_return"),
+        "on_trial is given the number first, then the trial, a Trial",
+    )
     told.append((number, trial.trial_return))
 
 
@@ -1243,12 +1281,17 @@ check_true(
 check_close(
     "trial_return",
     [trial.trial_return for trial in trials],
-    [3.0, 10.0, 12.0],
+    [3.0, 12.5, 12.0],
     mistakes={
-        "it is the sum over all trials so far, expected this trial's own": [3.0, 13.0, 25.0],
-        "it is the mean reward (or the last one), expected the sum": [1.0, 2.0, 3.0],
+        "it is the sum over all trials so far, expected this trial's own": [3.0, 15.5, 27.5],
+        "it is the mean reward (or the last one), expected the sum": [1.0, 2.5, 3.0],
+        "it is cut off to a whole number": [3.0, 12.0, 12.0],
     },
     hint="the sum of the rewards",
+)
+check_true(
+    all(isinstance(trial.trial_return, float) for trial in trials),
+    "trial_return is no float: use float() or .item()",
 )
 check_close(
     "env_steps",
@@ -1280,11 +1323,15 @@ check_close(
     },
 )
 ### BEGIN HIDDEN TESTS
-check_true([number for number, _ in told] == [0, 1, 2], "on_trial is told the numbers 0, 1, 2 in order")
-check_close("what on_trial is told of the returns", [value for _, value in told], [3.0, 10.0, 12.0])
+numbers = [number for number, _ in told]
+check_true(numbers == [0, 1, 2], f"on_trial was told the numbers {numbers}, expected 0, 1, 2")
+check_close("what on_trial is told of the returns", [value for _, value in told], [3.0, 12.5, 12.0])
 for last in (0, 1):
     counts.update(collect=0, fit=0)
     stopped = trial_loop(collect, fit, 2, lambda number, trial, last=last: number == last)
+    check_true(
+        stopped is not None, "stopped by on_trial, trial_loop returns None: expected the trials so far"
+    )
     check_true(
         len(stopped) == last + 1,
         f"on_trial returned True after trial {last}: expected {last + 1} trials, there are {len(stopped)}",
@@ -1315,7 +1362,7 @@ def fit(data):
     return 7
 
 
-past = [Trial(make_batch(3, 0), 3.0, 3, 0, 0), Trial(make_batch(4, 3), 4.0, 7, 400, 20)]
+past = [Trial(make_batch(3, 0), 3.0, 3, 100, 8), Trial(make_batch(4, 3), 4.0, 7, 400, 20)]
 trials = trial_loop(collect, fit, 2, past=past)
 check_true(
     ("collect", False) not in log, "a random trial was run, though there are past trials: go on with number 2"
@@ -1324,6 +1371,10 @@ check_true(
     [entry[0] for entry in log] == ["fit", "collect"],
     "with two past trials and num_trials=2 one trial is missing, number 2: expected fit, collect; the calls were: "
     + (", ".join(entry[0] for entry in log) or "none"),
+)
+count = {(4,): "the past trials' transitions count, too"}
+check_shape(
+    "the data of the fit", log[0][1], (7,), {**count, (3,): "all past trials count, not the first alone"}
 )
 check_close("the data of the fit", log[0][1], torch.arange(7.0), hint="the past trials' transitions count")
 check_true(trials is not None, "trial_loop returns None: is the `return` missing?")
@@ -1336,8 +1387,8 @@ check_close(
         "the sums start from nothing, expected from the last past trial": [2, 50, 7],
         "the past trials' sums are added up, but each holds all before it: take the last one's": [
             12,
-            450,
-            27,
+            550,
+            35,
         ],
         "the length of a Batch is 6, the number of its columns: use len(transitions.obs)": [13, 450, 27],
         "in a Trial the model_calls come first, then the model_updates": [9, 27, 450],

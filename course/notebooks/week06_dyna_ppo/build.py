@@ -32,7 +32,8 @@
 # **How it goes.** Seven exercises, 30 points, about two and a half hours; the notebook itself runs in less than
 # a minute. Fill in the cells that raise `NotImplementedError`. The checks below each of them tell at once
 # whether your code is right, and what is likely wrong with it. When you hand in, hidden checks are added; they
-# test nothing that the text of the exercise does not say.
+# test nothing that the text does not say. One rule holds for all exercises: a function leaves the tensors that it
+# is given as they are.
 
 # %% kind="setup"
 from __future__ import annotations
@@ -42,6 +43,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any, NamedTuple, Protocol
 
 import gymnasium as gym
@@ -53,7 +55,15 @@ from torch.distributions import Categorical, Distribution, Independent, Normal
 
 from mbrl_course.buffers import Batch, ReplayBuffer
 from mbrl_course.cem import CEMConfig, cem_plan, shift_plan
-from mbrl_course.checking import as_tensor, check_between, check_close, check_shape, check_true, gradients
+from mbrl_course.checking import (
+    as_tensor,
+    check_between,
+    check_close,
+    check_shape,
+    check_true,
+    check_unchanged,
+    gradients,
+)
 from mbrl_course.ensembles import EnsembleConfig, GaussianEnsemble, Prediction, split_variance
 from mbrl_course.envs import get_task
 from mbrl_course.envs.planned import PlannedActions
@@ -134,8 +144,14 @@ rewards = torch.tensor([[1.0, 0.0], [2.0, 0.0], [4.0, 8.0]])  # [T, N]
 values = torch.tensor([[1.0, 3.0], [2.0, 0.0], [0.0, 2.0]])
 next_values = torch.tensor([[2.0, 0.0], [0.0, 2.0], [4.0, 0.0]])
 no = torch.zeros(3, 2, dtype=torch.bool)
-advantages = generalized_advantages(rewards, values, next_values, no, no, gamma=0.5, gae_lambda=0.5)
-check_shape("advantages", advantages, (3, 2))
+columns = rewards, values, next_values, no, no
+given = [column.clone() for column in columns]
+advantages = generalized_advantages(*given, gamma=0.5, gae_lambda=0.5)
+for name, value, before in zip(("rewards", "values", "next_values"), given, columns, strict=False):
+    check_unchanged(name, value, before, "make new tensors (rewards + ..., not rewards += ...)")
+check_shape(
+    "advantages", advantages, (3, 2), {(2, 3, 2): "the advantages alone: what the values learn comes later"}
+)
 deltas = torch.tensor([[1.0, -3.0], [0.0, 1.0], [6.0, 6.0]])
 check_close(
     "advantages of three steps without an end, gamma = lambda = 0.5",
@@ -143,6 +159,11 @@ check_close(
     [[1.375, -2.375], [1.5, 2.5], [6.0, 6.0]],
     mistakes={
         "these are the one-step surprises: A_{t+1} is missing": deltas,
+        "the recursion begins with next_values, expected with 0": [
+            [1.4375, -2.375],
+            [1.75, 2.5],
+            [7.0, 6.0],
+        ],
         "the recursion runs forwards in time, expected backwards": [
             [1.0, -3.0],
             [0.25, 0.25],
@@ -404,6 +425,17 @@ for clip in (0.1, 0.3):
 print("Right: the smaller of the two.")
 
 # %% kind="test" of="clipped-objective" points=2
+inside = torch.tensor([1.0, 1.0, 1.1, 1.1, 0.9, 0.9])  # a policy that has hardly moved: here PPO begins
+for_both = torch.tensor([1.0, -1.0]).repeat(3)
+check_close(
+    "the gradient for ratios of 1, 1.1 and 0.9, and A = 1 and -1",
+    objective_slopes(inside.log(), for_both, 0.2),
+    inside * for_both,
+    mistakes={
+        "no gradient gets there (item, tolist, detach cut it off): PPO would learn nothing": torch.zeros(6)
+    },
+    hint="within the clip the slope is r A: is one of the two products detached, or ratio and clamp kept apart?",
+)
 step = 1e-3
 flat = {(1.0, 1.5): True, (1.0, 0.5): False, (-1.0, 1.5): False, (-1.0, 0.5): True}
 for (advantage, ratio), is_flat in flat.items():
@@ -569,10 +601,11 @@ def toy_errors_by_age(
     next_obs: Tensor,
     num_groups: int,
 ) -> Tensor:
-    """`errors_by_age` of a toy ensemble, on transitions that all start at 0; action [N, 1], next_obs [N, D]."""
+    """`errors_by_age` of a toy ensemble, on transitions from 3 to 3 + next_obs; action [N, 1], next_obs [N, D]."""
     model = ToyEnsemble(gains, elites, scale, next_obs.shape[1])
     ends = torch.zeros(len(action), dtype=torch.bool)
-    data = Batch(torch.zeros_like(next_obs), action, torch.zeros(len(action)), next_obs, ends, ends)
+    obs = torch.full_like(next_obs, 3.0)
+    data = Batch(obs, action, torch.zeros(len(action)), obs + next_obs, ends, ends)
     return errors_by_age(model, data, num_groups)
 
 
@@ -837,6 +870,18 @@ check_true(torch.equal(given, start), "the caller's obs has changed: make new te
 check_true(rollouts is not None, "imagined_rollouts returned None: is a `return` missing?")
 check_true(len(rollouts) == 7 and hasattr(rollouts, "obs"), "expected ImaginedRollouts, seven columns")
 check_true(len(asked) == 4, f"act was called {len(asked)} times with a horizon of 4, expected 4")
+for name, column in rollouts._asdict().items():
+    check_true(
+        hasattr(column, "shape"),
+        f"the column {name} is a {type(column).__name__}, expected a tensor: torch.stack",
+    )
+for name in ("terminated", "valid"):
+    flags = as_tensor(name, getattr(rollouts, name))
+    check_true(flags.dtype == torch.bool, f"{name} holds numbers, expected bools")
+check_true(
+    as_tensor("valid", rollouts.valid).any(),
+    "no step is valid, though nothing ends: `trusted` says which predictions are to be believed",
+)
 times = torch.arange(4.0)[:, None, None]  # [H, 1, 1]
 states = start + times * torch.tensor([1.0, 10.0])  # [H, N, D]
 check_close(
@@ -983,6 +1028,19 @@ ended = as_tensor("terminated", rollouts.terminated)[:, 1].long()
 check_close("terminated in a step that is not valid", ended, [0, 0])
 
 
+def falls_untrusted(obs, action):
+    obs = torch.as_tensor(obs).float()
+    yes = torch.ones(6, dtype=torch.bool)
+    return obs + 1, obs[:, 0], yes, ~yes
+
+
+rollouts = imagined_rollouts(act, falls_untrusted, start, 2)
+check_true(
+    not as_tensor("valid", rollouts.valid).any(),
+    "a step that terminates, but is not to be trusted, does not count",
+)
+
+
 def all_fall(obs, action):
     obs = torch.as_tensor(obs).float()
     yes = torch.ones(6, dtype=torch.bool)
@@ -999,8 +1057,12 @@ print("Right: every rollout ends where it should.")
 # %% kind="test" of="imagined-rollouts" points=2
 valid = torch.tensor([[1, 1, 1, 0], [1, 1, 1, 0], [1, 1, 0, 0], [1, 0, 0, 0]]).bool()  # [H, N]
 terminated = torch.tensor([[0, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]]).bool()
-cut = as_tensor("cut_short", cut_short(terminated, valid)).long()
-check_shape("cut_short", cut, (4, 4))
+given = terminated.clone(), valid.clone()
+cut = as_tensor("cut_short", cut_short(*given))
+check_unchanged("terminated", given[0], terminated, "make a new tensor (a & b, not a &= b)")
+check_unchanged("valid", given[1], valid, "make a new tensor (a & b, not a &= b)")
+check_true(cut.dtype == torch.bool, "cut_short returns numbers, expected bools")
+cut = check_shape("cut_short", cut, (4, 4)).long()
 check_close(
     "cut_short of a rollout that is valid to the last step",
     cut[:, 0],
@@ -1165,6 +1227,7 @@ check_close(
     variance,
     [4.0, 0.0, 1.0],
     mistakes={
+        "it is the aleatoric part, or none at all: the members' own doubt does not count": [0.0, 0.0, 0.0],
         "scale has no effect": [301.0, 0.0, 100.0],
         "it is divided by E - 1, expected E": [6.0, 0.0, 1.5],
         "it is summed over the dimensions, expected their mean": [8.0, 0.0, 2.0],
@@ -1195,7 +1258,9 @@ print("Right: the members' disagreement, in comparable units.")
 nan = float("nan")
 variance = torch.tensor([0.0, 0.0625, 0.125, 0.25, math.inf, nan])
 answers = {(3,): "an answer for each: True or False", (): "an answer for each"}
-passed = check_shape("uncertainty_gate", uncertainty_gate(variance, 0.125), (6,), answers).long()
+passed = check_shape("uncertainty_gate", uncertainty_gate(variance, 0.125), (6,), answers)
+check_true(passed.dtype == torch.bool, "uncertainty_gate returns numbers, expected bools")
+passed = passed.long()
 check_close(
     "uncertainty_gate of 0, 0.0625, 0.125, 0.25, infinity and NaN with tau = 0.125",
     passed,
@@ -1335,6 +1400,7 @@ def watched_run(num_iterations: int, learned_end: bool = False, **settings: Any)
     config = DynaPPOConfig(**{**small, "imag_rollouts": 6, "imag_horizon": 3, **settings})
     agent = DynaPPO(get_task("cartpole"), config, 0, WatchedEnd() if learned_end else None)
     seen: dict[str, Any] = {"calls": [], "fits": [], "epochs": [], "batches": [], "updates": 0}
+    seen |= {"real_epochs": [], "in_order": True}
     real = (config.num_steps, config.num_envs)
 
     def watch(owner: Any, name: str, note: Callable[..., str]) -> None:
@@ -1349,10 +1415,17 @@ def watched_run(num_iterations: int, learned_end: bool = False, **settings: Any)
 
     def on_update(result: Any, batch: RolloutBatch, num_epochs: int | None = None) -> str:
         if batch.obs.shape[:2] == real:
+            seen["real_epochs"].append(num_epochs)
             return "update on the real batch"
         seen["epochs"].append(num_epochs)
         seen["batches"].append(batch.obs.clone())
         return "update on an imagined batch"
+
+    def on_remember(result: Any, transitions: list[tuple[Tensor, ...]]) -> str:
+        for this, following in pairwise(transitions):
+            goes_on = ~(this[4] | this[5])  # [N]
+            seen["in_order"] &= torch.equal(this[3][goes_on], following[0][goes_on])
+        return f"remember {len(transitions)} steps"
 
     def on_fit(result: Any, data: Batch, **kwargs: Any) -> str:
         seen["fits"].append((len(data.obs), kwargs.get("max_epochs")))
@@ -1365,11 +1438,11 @@ def watched_run(num_iterations: int, learned_end: bool = False, **settings: Any)
         seen["made"] = {name: column.clone() for name, column in given.items()}
         return "make_batch"
 
-    watch(agent.ppo, "collect", lambda *_: "collect")
+    watch(agent.ppo, "collect", lambda *_, **__: "collect")
     watch(agent.ppo, "update", on_update)
-    watch(agent, "remember", lambda result, transitions: f"remember {len(transitions)} steps")
+    watch(agent, "remember", on_remember)
     watch(agent.model, "fit", on_fit)
-    watch(agent, "imagine", lambda *_: "imagine")
+    watch(agent, "imagine", lambda *_, **__: "imagine")
     for _ in range(num_iterations):
         agent.iterate()
     if config.use_model and len(agent.buffer):
@@ -1434,12 +1507,20 @@ check_true(
     [rows for rows, _ in run["fits"]] == [16, 32],
     f"the model was fitted to {[rows for rows, _ in run['fits']]} transitions, expected 16, then 32: all of the buffer",
 )
+check_true(run["in_order"], "the transitions are not remembered in the order in which they came")
+check_true(
+    run["real_epochs"] == [None, None],
+    "imag_epochs are for imagined batches; the real one is updated as in PPO",
+)
 ### BEGIN HIDDEN TESTS
 check_true(
     [epochs for _, epochs in run["fits"]] == [2, 2],
     "max_epochs: the model is fitted for config.model_epochs epochs",
 )
-check_true(run["counters"]["model_updates"] == run["updates"], "model_updates: the sum of all num_updates")
+for fitted in (run, watched_run(2, model_batch_size=4)):
+    check_true(
+        fitted["counters"]["model_updates"] == fitted["updates"], "model_updates: the sum of all num_updates"
+    )
 check_true(not torch.equal(run["batches"][0], run["batches"][1]), "both imagined updates use the same batch")
 without = watched_run(2, use_model=False)
 check_true(without["calls"] == 2 * one_iteration[:3], "without a model it is plain PPO")
@@ -1448,6 +1529,12 @@ expected = one_iteration[:3] + 2 * one_iteration[:6]
 check_true(
     late["calls"] == expected, "model_start: imagine from the batch on with which so many steps are reached"
 )
+forgetful = watched_run(3, model_start=32, buffer_capacity=20, imag_batches=1)
+check_true(
+    forgetful["calls"] == expected,
+    "model_start counts real steps, not what the buffer holds: it may be smaller",
+)
+check_true(late["real_epochs"] == [None] * 3, "imag_epochs are for imagined batches, not for the real one")
 check_true(late["epochs"] == [4, 4], "config.imag_epochs says how many passes an imagined batch gets")
 check_true(run["epochs"] == [None] * 4, "config.imag_epochs is None by default, and passed on as it is")
 ended = watched_run(2, learned_end=True)
@@ -1464,6 +1551,7 @@ check_close("the distance of each start to the buffer's states", distance, torch
 print("Right: act, learn, remember, fit, imagine, learn.")
 
 # %% kind="test" of="dyna-ppo" points=2
+GATE = 0.05
 LARGER = {"num_steps": 32, "model_epochs": 20, "imag_rollouts": 100, "imag_horizon": 12}
 run = watched_run(3, **LARGER)
 check_true("made" in run, "imagine did not call self.ppo.make_batch")
@@ -1485,6 +1573,15 @@ check_true(
     "a step is valid after one that is not: make_batch takes ..., terminated, truncated, valid, in this order",
 )
 check_true(terminated.any(), "no imagined rollout terminated, in 12 steps of a policy that knows nothing")
+fell = as_tensor("terminated", get_task("cartpole").terminated(made["next_obs"])) & valid
+check_true(
+    torch.equal(fell, terminated),
+    "the column terminated does not say where the pole fell: make_batch takes ..., terminated, truncated, valid",
+)
+check_true(
+    len({tuple(start) for start in made["obs"][0].tolist()}) > 10,
+    "all rollouts start in the same states: draw imag_rollouts of them from the buffer",
+)
 number = int(valid.sum())
 check_true(
     run["counted"] != valid.numel() or number == valid.numel(),
@@ -1507,6 +1604,22 @@ check_close("rewards of valid steps", made["reward"], valid.float())
 actions = as_tensor("action", made["action"])
 check_true(((actions == 0) | (actions == 1)).all(), "the policy's own actions go to make_batch, 0 and 1")
 check_true((made["log_prob"] < 0).all(), "the log-probabilities of the policy go to make_batch")
+check_true(
+    (made["log_prob"] < math.log(0.5)).any(), "always the likelier action: draw it, as policy.act does it"
+)
+closed = watched_run(3, **LARGER, gate=1e-9)
+check_true(
+    closed["counted"] == 0,
+    "nothing passes a closed gate: imagine with self.imagined_step, which knows gate and noise",
+)
+gated = watched_run(3, **LARGER, gate=GATE)["made"]
+valid, ends = gated["valid"].bool(), (gated["truncated"] | gated["terminated"]).bool() & gated["valid"].bool()
+check_close(
+    "how many valid steps of each gated rollout end it",
+    ends.sum(dim=0),
+    valid.any(dim=0).long(),
+    hint="a rollout that the gate stops is cut short there: cut_short",
+)
 again = watched_run(3, **LARGER)
 check_close("the same agent's imagined starts", again["made"]["obs"], made["obs"], hint="use self.generator")
 ### END HIDDEN TESTS

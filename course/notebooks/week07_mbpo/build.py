@@ -32,7 +32,8 @@
 # **How it goes.** Eight exercises with 30 points, together two hours and a half, and two for a bonus; the
 # notebook itself runs in half a minute. Fill in the cells that raise `NotImplementedError`. The checks below
 # each of them tell at once whether your code is right, and what is likely wrong with it. Hidden checks are
-# added when you hand in; they test nothing that the text of the exercise does not say.
+# added when you hand in; they test nothing that the text does not say. One rule holds for all exercises: a
+# function leaves the tensors that it is given as they are.
 
 # %% kind="setup"
 from __future__ import annotations
@@ -51,7 +52,15 @@ from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 from tqdm.auto import tqdm
 
 from mbrl_course.buffers import Batch, ReplayBuffer, concatenate
-from mbrl_course.checking import as_tensor, check_between, check_close, check_shape, check_true, gradients
+from mbrl_course.checking import (
+    as_tensor,
+    check_between,
+    check_close,
+    check_shape,
+    check_true,
+    check_unchanged,
+    gradients,
+)
 from mbrl_course.dynamics import DynamicsConfig, DynamicsModel, Normalizer, k_step_errors, training_step
 from mbrl_course.ensembles import EnsembleConfig, GaussianEnsemble
 from mbrl_course.envs import get_task
@@ -338,11 +347,11 @@ reward = torch.tensor([1.0, 2.0, 3.0])
 ended = torch.tensor([False, True, False])
 next_q = torch.tensor([[10.0, 20.0, 5.0], [8.0, 30.0, 6.0]])  # [2, B]
 log_prob = torch.tensor([-2.0, 4.0, 3.0])
-given = reward.clone()
-target = critic_target(given, ended, next_q, log_prob, 0.5, 0.9)
-check_true(
-    torch.equal(given, reward), "the caller's reward has changed: make a new tensor, not reward += ..."
-)
+given = reward.clone(), ended.clone(), next_q.clone(), log_prob.clone()
+target = critic_target(*given, 0.5, 0.9)
+names = ("reward", "terminated", "next_q", "next_log_prob")
+for name, value, before in zip(names, given, (reward, ended, next_q, log_prob), strict=True):
+    check_unchanged(name, value, before, "make a new tensor (reward + ..., not reward += ...)")
 going = torch.tensor([1.0, 0.0, 1.0])
 low = torch.tensor([8.0, 20.0, 5.0])
 check_shape(
@@ -396,7 +405,10 @@ q = torch.tensor([[1.0, 4.0, 3.0], [3.0, 2.0, 7.0]])  # [2, B]
 target = torch.tensor([2.0, 0.0, 3.0])
 squared = (q - target) ** 2  # [[1, 16, 0], [1, 4, 16]]
 each = {(3,): "it is one number: mean over the batch", (2,): "it is one number: the sum over the critics"}
-loss = critic_loss(q, target)
+given = q.clone(), target.clone()
+loss = critic_loss(*given)
+check_unchanged("q", given[0], q, "make a new tensor (q - target, not q -= target)")
+check_unchanged("target", given[1], target)
 check_shape("critic_loss", loss, (), each)
 check_close(
     "critic_loss",
@@ -407,6 +419,7 @@ check_close(
         "it is the sum over the batch, expected the mean": 38.0,
         "the mean is over the critics and the sum over the batch: the other way round": 38 / 2,
         "only the smaller critic learns; both shall": (1 + 4 + 0) / 3,
+        "only the first critic learns; both shall": 17 / 3,
         "errors are not squared": (q - target).abs().sum() / 3,
         "errors are not squared: too high and too low cancel": (q - target).sum() / 3,
     },
@@ -421,10 +434,14 @@ check_close(
         "it is divided by the sum of the weights, expected by B": 30 / 3.5,
         "the weights are squared with the error": (squared * weights**2).sum() / 3,
         "each row has a weight of its own: multiply before the mean": 38 / 3 * 3.5 / 3,
+        "the weights multiply the squared error, not q": ((weights * q - target) ** 2).sum() / 3,
     },
 )
 log_prob = torch.tensor([-1.0, 2.0, 10.0])
-loss = actor_loss(q, log_prob, 0.5)
+given = q.clone(), log_prob.clone()
+loss = actor_loss(*given, 0.5)
+check_unchanged("q", given[0], q)
+check_unchanged("log_prob", given[1], log_prob)
 check_shape("actor_loss", loss, (), {(3,): "it is one number: mean over the batch"})
 check_close(
     "actor_loss",
@@ -437,9 +454,15 @@ check_close(
         "the larger critic is believed": (0.5 * log_prob - q.amax(dim=0)).mean(),
         "the mean of the critics is believed": (0.5 * log_prob - q.mean(dim=0)).mean(),
         "the first critic is believed, expected the smaller one": (0.5 * log_prob - q[0]).mean(),
-        "min() is the smallest value of the whole batch; expected one for each row, over dim 0": (
-            0.5 * log_prob - 1
+        "min() is the smallest value of the whole batch (expected one for each row, over dim 0), or the temperature "
+        "multiplies the value, too": (0.5 * log_prob - 1).mean(),
+        "the value is added, expected subtracted: the actor climbs it": (
+            0.5 * log_prob + q.amin(dim=0)
         ).mean(),
+        "the second critic is believed, expected the smaller one": (0.5 * log_prob - q[1]).mean(),
+        "the critics are summed, expected the smaller one": (0.5 * log_prob - q.sum(dim=0)).mean(),
+        "the minimum is of the critics' means, expected of each row": 0.5 * log_prob.mean()
+        - q.mean(dim=1).min(),
         "the temperature is missing": (log_prob - q.amin(dim=0)).mean(),
         "the entropy has the wrong sign": (-0.5 * log_prob - q.amin(dim=0)).mean(),
         "the entropy is missing": -q.amin(dim=0).mean(),
@@ -490,6 +513,7 @@ check_close(
         "the sign is wrong": -1.0,
         "the target entropy is subtracted, expected added": -2.0,
         "the target entropy is missing": -0.5,
+        "log_prob has the wrong sign: it is the entropy's negative": 2.0,
         "alpha stands where log alpha should": 2 * math.exp(0.5),
         "it is the sum over the batch, expected the mean": 3.0,
         "the logarithm of log_temperature was taken: it is log alpha already": 2 * math.log(0.5),
@@ -656,7 +680,7 @@ print(f"{len(real)} real steps, {ends} falls; the elites are the members {ensemb
 #   how the critics learn that a fall is a fall. States behind an end don't exist, and a policy that may go
 #   on from them learns to fly through walls.
 # - A prediction may be **not finite** (NaN or infinity, in a next state or in a reward). Such a transition is
-#   dropped, and its rollout is given up, so that nothing of it gets into the buffer.
+#   dropped, and its rollout is given up there; the transitions before it stay.
 #
 # **Predict first.** In the model the pole always falls after 4 steps. How many transitions do 1000 rollouts
 # with $k = 10$ give? What would be wrong with starting all of them in the *initial* state of an episode?
@@ -711,10 +735,13 @@ def act(obs):
 
 
 start = torch.tensor([[0.0, 5.0], [0.0, 6.0], [0.0, 7.0], [0.0, 8.0]])
-batch = branched_rollout(step, act, start, 3)
+given = start.clone()
+batch = branched_rollout(step, act, given, 3)
+check_unchanged("obs", given, start)
 check_true(
     calls == [(4, 2)] * 3,
-    f"step was called with obs of the shapes {calls}, expected three times [4, 2]: all rollouts side by side",
+    f"step was called with obs of the shapes {calls}, expected three times [4, 2]: all rollouts side by side, as long "
+    "as they have not ended",
 )
 check_true(batch is not None, "branched_rollout returned None: is a `return` missing?")
 check_true(
@@ -737,6 +764,9 @@ check_close("the number of the rollout in obs", batch.obs[:, 1], torch.tensor([5
 check_close("next_obs", batch.next_obs[:, 0], count + 1)
 check_close("action", batch.action[:, 0], 10 * count + 1, hint="the policy is asked anew in every state")
 check_close("reward", batch.reward, 10 * count + 1)
+for name in ("terminated", "truncated"):
+    flags = check_shape(name, getattr(batch, name), (12,), "one for each transition")
+    check_true(flags.dtype == torch.bool, f"{name} holds numbers, expected bools")
 ### BEGIN HIDDEN TESTS
 check_close("truncated", as_tensor("truncated", batch.truncated).double(), torch.zeros(12))
 check_close("terminated", as_tensor("terminated", batch.terminated).double(), torch.zeros(12))
@@ -824,7 +854,7 @@ def step(obs, action):  # a random elite, 3 or 5, answers each row; below 0 the 
     next_obs = obs.clone()
     next_obs[:, 0] += elite
     next_obs[obs[:, 0] == -1, 0] = torch.nan
-    next_obs[obs[:, 0] == -2, 0] = torch.inf
+    next_obs[obs[:, 0] == -2, 1] = torch.inf
     return next_obs, elite, torch.zeros(len(obs), dtype=torch.bool)
 
 
@@ -858,16 +888,21 @@ check_close("next_obs of the rollouts", as_tensor("next_obs", batch.next_obs)[:,
 
 def step(obs, action):  # rewards may break down as well, and later
     obs = torch.as_tensor(obs)
-    reward = torch.where(obs[:, 0] == 2, torch.inf, 1.0)
+    reward = torch.where(obs[:, 0] == 2, torch.inf, torch.where(obs[:, 0] == 12, torch.nan, 1.0))
     return obs + 1, reward, torch.zeros(len(obs), dtype=torch.bool)
 
 
 batch = branched_rollout(step, act, torch.tensor([[0.0], [1.0], [-3.0]]), 4)
 why = "drop a transition whose reward is infinite, and give its rollout up"
-obs = check_shape("obs, where a reward is infinite in state 2", batch.obs, (7, 1), why)
+rows = {(4, 1): "the transitions before a rollout breaks down stay"}
+obs = check_shape("obs, where a reward is infinite in state 2", batch.obs, (7, 1), rows)
 check_close("obs, where a reward is infinite in state 2", obs[:, 0], [0.0, 1, -3, 1, -2, -1, 0], hint=why)
 batch = branched_rollout(step, act, torch.tensor([[2.0], [1.0]]), 4)
 check_close("obs, where all rollouts are given up after a step or two", batch.obs, [[1.0]])
+batch = branched_rollout(step, act, torch.tensor([[12.0], [20.0]]), 2)
+check_close(
+    "obs, where a reward is NaN in state 12", batch.obs, [[20.0], [21.0]], hint="drop a NaN reward, too"
+)
 ### END HIDDEN TESTS
 print("Right: random elites, and what breaks down is given up.")
 
@@ -960,6 +995,15 @@ check_close(
     },
 )
 check_true(all(isinstance(k, int) for k in hopper), "the length is no whole number (int): range() needs one")
+check_close(
+    "k after 28000 and 59999 steps of the hopper",
+    [rollout_length_schedule(t, (20_000, 100_000), (1, 15)) for t in (28_000, 59_999)],
+    [2, 7],
+    mistakes={
+        "it is rounded up, expected down": [3, 8],
+        "just below 8 it is 7: the allowance for rounding errors of floats is too large": [2, 8],
+    },
+)
 ### BEGIN HIDDEN TESTS
 lengths = [rollout_length_schedule(t, (100, 200), (3, 5)) for t in (0, 100, 149, 150, 199, 200, 201)]
 check_close("k between 3 and 5", lengths, [3, 3, 3, 4, 4, 5, 5])
@@ -1037,10 +1081,10 @@ def resize_example(old_capacity: int, num_written: int, capacity: int, more: int
 
     def rows(first: int, count: int) -> Batch:
         number = first + torch.arange(float(count))
-        ended = number % 3 == 0
-        return Batch(number[:, None], -number[:, None], number, number[:, None] + 0.5, ended, ended)
+        obs, action = number[:, None].expand(-1, 2), -number[:, None].expand(-1, 3)
+        return Batch(obs, action, number, obs + 0.5, number % 3 == 0, number % 2 == 0)
 
-    old = ReplayBuffer(old_capacity, 1, 1)
+    old = ReplayBuffer(old_capacity, 2, 3)
     old.write(rows(0, num_written))
     new = resized(old, capacity)
     assert new is not None, "resized returned None: is a `return` missing?"
@@ -1062,6 +1106,7 @@ check_close(
     1,
     mistakes={"it is 0, but a buffer holds at least 1": 0},
 )
+check_true(isinstance(model_buffer_capacity(400, 3, 5), int), "the capacity is no whole number (int)")
 ### BEGIN HIDDEN TESTS
 check_close("the capacity for 1 rollout of 1 step, kept for 1 fit", model_buffer_capacity(1, 1, 1), 1)
 check_close("the capacity for 7 rollouts of 11 steps, 13 fits", model_buffer_capacity(7, 11, 13), 1001)
@@ -1103,6 +1148,11 @@ number = torch.tensor([3.0, 4, 5, 6, 1000, 1001])
 for name, expected in (("obs", number), ("action", -number), ("next_obs", number + 0.5)):
     check_close(f"{name} of these", kept._asdict()[name][:, 0], expected)
 check_close("terminated of these", kept.terminated.double(), (number % 3 == 0).double())
+check_close("truncated of these", kept.truncated.double(), (number % 2 == 0).double())
+same = resize_example(4, 4, 4, more=1)
+check_close(
+    "the old buffer, of the same capacity,", same["old"], [0.0, 1, 2, 3], hint="make a new buffer always"
+)
 ### END HIDDEN TESTS
 print("Right: the newest stay.")
 
@@ -1169,7 +1219,7 @@ plt.show()
 # %% kind="given"
 def mix_example(num_real: int, num_imagined: int, batch_size: int, real_ratio: float, seed: int = 0) -> Batch:
     """Your batch of real transitions, rewards 0, 1, 2, ..., and imagined ones, rewards 1000, 1001, ..."""
-    buffers = []
+    buffers = []  # all capacities as large as what they hold
     for first, count in ((0.0, num_real), (1000.0, num_imagined)):
         buffer = ReplayBuffer(max(count, 1), 1, 1)
         number = first + torch.arange(float(count))
@@ -1237,6 +1287,9 @@ check_true(
     bool((mix_example(50, 0, 40, 0.05).reward < 1000).all()), "nothing imagined: the whole batch is real"
 )
 check_shape("a batch of real ones alone", mix_example(50, 0, 40, 0.05).reward, (40,))
+check_shape(
+    "a batch of more rows than the buffers hold", mix_example(3, 5, 40, 0.25).reward, (40,), "use sample"
+)
 check_true(bool((mix_example(0, 80, 40, 0.0).reward >= 1000).all()), "a share of 0: all imagined")
 check_true(bool((mix_example(50, 80, 40, 1.0).reward < 1000).all()), "a share of 1: all real")
 ### END HIDDEN TESTS
@@ -1374,6 +1427,9 @@ check_close(
     },
 )
 ### BEGIN HIDDEN TESTS
+given = u.clone()
+penalized_reward(reward, given, 0.25)
+check_unchanged("disagreement", given, u, "make a new tensor (beta * disagreement)")
 check_close("penalized_reward with beta = 0", penalized_reward(reward, u, 0.0), reward)
 check_close("penalized_reward with beta = 0.25", penalized_reward(reward, u, 0.25), [0.875, 2.0, -3.5])
 ### END HIDDEN TESTS
@@ -1459,8 +1515,8 @@ plt.show()
 
 # %% kind="test" of="best-length" points=2
 k = torch.tensor([0.0, 1.0, 5.0])
-gap = return_gap(k, 0.1, 0.3, 0.9, 3.0)
-first, second, third = 0.9 ** (k + 1) * 0.3 / 0.01, 0.9**k * 0.3 / 0.1, k * 0.1 / 0.1
+gap = return_gap(k, 0.2, 0.3, 0.9, 3.0)
+first, second, third = 0.9 ** (k + 1) * 0.3 / 0.01, 0.9**k * 0.3 / 0.1, k * 0.2 / 0.1
 check_close(
     "return_gap of k = 0, 1, 5",
     gap,
@@ -1470,9 +1526,10 @@ check_close(
         "max_reward is missing": 2 * (first + second + third),
         "the first term has gamma to the power of k, expected k + 1": 6 * (first / 0.9 + second + third),
         "the first term is divided by 1 - gamma, expected by its square": 6 * (first * 0.1 + second + third),
-        "the model's term lacks its factor k": 6 * (first + second + torch.tensor(0.1 / 0.1)),
-        "the two errors are swapped": 6 * ((first + second) / 3 + third * 3),
-        "the model's term is not divided by 1 - gamma": 6 * (first + second + k * 0.1),
+        "the model's term lacks its factor k": 6 * (first + second + torch.tensor(0.2 / 0.1)),
+        "the two errors are swapped": 6 * ((first + second) / 1.5 + third * 1.5),
+        "the model's term is not divided by 1 - gamma": 6 * (first + second + k * 0.2),
+        "2 max_reward multiplies all three terms: brackets": 6 * first + second + third,
         "the model's term is divided by (1 - gamma) squared, expected by 1 - gamma": 6
         * (first + second + third / 0.1),
         "the second term is divided by (1 - gamma) squared, expected by 1 - gamma": 6
@@ -1505,6 +1562,7 @@ check_close(
     26,
     mistakes={
         "it is the k with the largest gap": 1000,
+        "return_gap gets the two errors in the wrong order: model_error comes first": 0,
         "k = 0 is missing among the lengths, so that each index means one step more": 25,
         "it is the smallest gap, expected the k where it is": smallest,
         "it is the smallest gap, cut off to a whole number, expected the k where it is": int(smallest),
@@ -1521,7 +1579,7 @@ check_close(
     "the best k of a perfect model, with max_length = 40",
     best_rollout_length(0.0, 0.3, 0.9, 40),
     40,
-    mistakes={"max_length itself is left out": 39},
+    mistakes={"max_length itself is left out": 39, "max_length has no effect": 1000},
 )
 check_true(isinstance(best, int), "the best length is no whole number (int)")
 ### BEGIN HIDDEN TESTS
@@ -1654,22 +1712,28 @@ plt.show()
 
 # %% kind="given"
 def end_example(
-    states: Tensor, ended: Tensor, questions: Tensor, num_steps: int = 200, then: Tensor | None = None
+    states: Tensor,
+    ended: Tensor,
+    questions: Tensor,
+    num_steps: int = 200,
+    then: Tensor | None = None,
+    learning_rate: float = 1e-2,
 ) -> dict[str, Any]:
     """Fits your classifier to states and ends, and asks it before and after; `then`: data without any end."""
 
     def transitions(next_obs: Tensor, flags: Tensor) -> Batch:
         zeros = torch.zeros(len(next_obs))
-        return Batch(
-            torch.zeros_like(next_obs), zeros[:, None], zeros, next_obs, flags, torch.zeros_like(flags)
-        )
+        cut = (torch.arange(len(flags)) % 5 == 0) & ~flags  # cut off by the clock: no ends
+        return Batch(torch.zeros_like(next_obs), zeros[:, None], zeros, next_obs, flags, cut)
 
     generator = torch.Generator().manual_seed(0)
     states, questions = torch.as_tensor(states).float(), torch.as_tensor(questions).float()
     learned = LearnedTermination(states.shape[1], (32,), generator)
     before = learned(questions)
     data = transitions(states, torch.as_tensor(ended))
-    losses = learned.fit(data, num_steps=num_steps, batch_size=64, learning_rate=1e-2, generator=generator)
+    losses = learned.fit(
+        data, num_steps=num_steps, batch_size=64, learning_rate=learning_rate, generator=generator
+    )
     if then is not None:
         then = torch.as_tensor(then).float()
         learned.fit(transitions(then, torch.zeros(len(then), dtype=torch.bool)), num_steps=5)
@@ -1764,7 +1828,8 @@ check_close(
             falling, inputs=torch.tensor([[0.0, 1.0], [0.0, 1.0]]).double()
         ),
     },
-    hint="is it the loss of the logits, on balanced batches, with a fresh Adam?",
+    hint="is it the loss of the logits, on balanced batches, with one fresh Adam for all steps, and the learning rate "
+    "of the text?",
     rtol=1e-3,
 )
 generator = torch.Generator().manual_seed(0)
@@ -1791,7 +1856,15 @@ check_true(losses[-20:].mean() < 0.5 * losses[0], "the loss does not fall: are t
 again = torch.as_tensor([float(loss) for loss in end_example(states, ended, questions)["losses"]])
 check_close("the losses with the same seed", again, losses, hint="use generator")
 nothing = end_example(states, torch.zeros_like(ended), questions)
-check_true(len(nothing["losses"]) == 0, "no end in the data: expected an empty list")
+check_true(
+    nothing["losses"] is not None and len(nothing["losses"]) == 0,
+    "no end in the data: expected an empty list",
+)
+hardly = end_example(states, ended, questions, num_steps=20, learning_rate=1e-9)["losses"]
+check_true(
+    max(map(float, hardly)) - min(map(float, hardly)) > 1e-4,
+    "with next to no learning rate all losses are the same: draw a new mini-batch for each step",
+)
 check_true(not nothing["can_end"] and not as_tensor("after", nothing["after"]).any(), "no end was seen yet")
 everything_ends = end_example(states, torch.ones_like(ended), questions)
 check_true(len(everything_ends["losses"]) == 0, "every transition is an end: expected an empty list")
@@ -1976,25 +2049,38 @@ class _SumOfActions(nn.Module):
         return torch.stack([inputs[..., 2:].sum(dim=-1), inputs[..., 0]], dim=-1)
 
 
-def predict_example(obs: Tensor, actions: Tensor, changes: Tensor, num_steps: int = 3) -> Tensor:
-    """Your `predict` with `_SumOfActions` for networks, and a normalizer fitted to `changes` [M, K * 2]."""
+def predict_example(
+    obs: Tensor, actions: Tensor, changes: Tensor, num_steps: int = 3, inputs_too: bool = False
+) -> Tensor:
+    """Your `predict` with `_SumOfActions` for networks, and a normalizer fitted to `changes` [M, K * 2].
+
+    With `inputs_too`, those of states and actions are fitted as well, to -1, 1, 3, 5 in each dimension.
+    """
     model = MultiStepModel(2, 1, MultiStepConfig(num_steps=num_steps, hidden_sizes=(4,)))
     model.network = _SumOfActions()
     model.change_normalizer.fit(torch.as_tensor(changes).float())
+    if inputs_too:
+        numbers = torch.tensor([-1.0, 1.0, 3.0, 5.0])[:, None]  # mean 2, standard deviation sqrt(5)
+        model.obs_normalizer.fit(numbers.expand(-1, 2))
+        model.action_normalizer.fit(numbers)
     return model.predict(torch.as_tensor(obs).float(), torch.as_tensor(actions).float())
 
 
 def errors_example(obs: Tensor, actions: Tensor) -> Tensor:
     """Your `multi_step_errors` of a model that predicts the first state plus the sum of the actions so far."""
-    known = SimpleNamespace(predict=lambda first, acts: first.unsqueeze(1) + acts.cumsum(dim=1))
-    return multi_step_errors(known, torch.as_tensor(obs).float(), torch.as_tensor(actions).float())
+    model = MultiStepModel(obs.shape[2], actions.shape[2], MultiStepConfig(num_steps=actions.shape[1]))
+    model.predict = lambda obs, actions: obs.unsqueeze(1) + actions.cumsum(dim=1)
+    return multi_step_errors(model, torch.as_tensor(obs).float(), torch.as_tensor(actions).float())
 
 
 # %% kind="test" of="multi-step" points=1
 actions = torch.tensor([[[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]])  # [N, K, A]
+given = actions.clone()
+masked = mask_later_actions(given)
+check_unchanged("actions", given, actions, "mask a copy, or multiply")
 masked = check_shape(
     "mask_later_actions",
-    mask_later_actions(actions),
+    masked,
     (3, 1, 6),
     {
         (1, 3, 6): "k comes first: [K, N, K * A]",
@@ -2057,6 +2143,14 @@ check_close(
     },
     rtol=1e-3,
     atol=1e-4,
+)
+z_obs, z_actions = (obs - 2) / 5**0.5, (actions - 2) / 5**0.5
+change = torch.stack([z_actions[..., 0].cumsum(dim=1), z_obs[:, :1].expand(4, 3)], dim=-1)
+check_close(
+    "predict, where states and actions are normalised",
+    predict_example(obs, actions, plain, inputs_too=True),
+    start + change,
+    hint="the networks see what self._inputs(obs, actions) returns",
 )
 ### BEGIN HIDDEN TESTS
 refused = False

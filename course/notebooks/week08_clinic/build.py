@@ -41,7 +41,8 @@
 # **How it goes.** Seven exercises, 30 points, about two hours; the notebook itself runs in half a minute.
 # Fill in the cells that raise `NotImplementedError`. The checks below each of them tell at once whether your
 # code is right, and what is likely wrong with it. When you hand in, hidden checks are added; they test
-# nothing that the text of the exercise does not say.
+# nothing that the text does not say. One rule holds for all exercises: a function leaves the tensors that it is
+# given as they are.
 
 # %% kind="setup"
 from __future__ import annotations
@@ -57,7 +58,14 @@ import torch
 from torch import Tensor
 
 from mbrl_course.cem import CEMConfig, CEMPlanner
-from mbrl_course.checking import as_tensor, check_between, check_close, check_shape, check_true
+from mbrl_course.checking import (
+    as_tensor,
+    check_between,
+    check_close,
+    check_shape,
+    check_true,
+    check_unchanged,
+)
 from mbrl_course.envs import get_task
 from mbrl_course.envs.task import Task, observed
 from mbrl_course.experiments import load_results
@@ -178,7 +186,7 @@ check_close(
         "the scores are not sorted: the first and the last quarter of the *list* are gone": 28.75,
         "half a quarter is gone at each end, expected a whole one": 34 / 6,
         "only the lowest quarter is gone": 133 / 6,
-        "only the highest quarter is gone": 4.0,
+        "only the highest quarter is gone, or it is torch.median, the lower one of two": 4.0,
     },
 )
 squares = torch.arange(10.0).square()[:, None]  # floor(10 / 4) = 2 go at each end
@@ -192,10 +200,11 @@ check_close(
     },
 )
 check_close(
-    "the IQM of 0, 1, 2",
-    interquartile_mean(torch.arange(3.0)[:, None]),
-    1.0,
+    "the IQM of 0, 1, 5",
+    interquartile_mean(torch.tensor([[0.0], [1.0], [5.0]])),
+    2.0,
     mistakes={
+        "with three scores or fewer none goes: n / 4 is rounded down, not to the nearest": 1.0,
         "nothing is left of it: where the cut is 0, the slice [cut:-cut] is empty": float("nan"),
     },
 )
@@ -591,20 +600,22 @@ plt.show()
 # </details>
 
 # %% kind="test" of="improvement" points=2
-x, y = torch.tensor([[1.0], [4.0]]), torch.tensor([[2.0], [3.0], [4.0]])
+x, y = torch.tensor([[1.0], [4.0]]), torch.tensor([[2.0], [3.0], [4.0], [5.0]])
 value = check_shape("probability_of_improvement(x, y)", probability_of_improvement(x, y), ())
 check_close(
-    "X = 1, 4 against Y = 2, 3, 4",
+    "X = 1, 4 against Y = 2, 3, 4, 5",
     value,
-    2.5 / 6,
+    2.5 / 8,
     mistakes={
-        "a tie counts 0, expected 1/2": 2 / 6,
-        "a tie counts 1, expected 1/2": 3 / 6,
-        "it is the probability that Y beats X": 3.5 / 6,
-        "it is the mean of the signs; a loss counts 0, not -1": -1 / 6,
+        "a tie counts 0, expected 1/2 (or the mean of X is compared, expected all pairs)": 2 / 8,
+        "a tie counts 1, expected 1/2": 3 / 8,
+        "a tie counts 3/2, expected 1/2": 3.5 / 8,
+        "run 1 is compared with run 1, run 2 with run 2, expected all pairs": 1 / 2,
+        "it is the probability that Y beats X": 5.5 / 8,
+        "it is the mean of the signs; a loss counts 0, not -1": -3 / 8,
         "the pairs are summed up, expected their mean": 2.5,
         "the averages are compared, expected all pairs of runs": 0.0,
-        "it is the mean difference; count how often it is positive": -0.5,
+        "it is the mean difference; count how often it is positive": -1.0,
     },
 )
 check_close("an agent against itself", probability_of_improvement(x, x), 0.5)
@@ -739,15 +750,12 @@ plt.show()
 
 # %% kind="test" of="profile" points=2
 scores = torch.tensor([[-1200.0, 20.0], [-150.0, 200.0], [-675.0, 290.0]])  # pendulum, cart-pole
-given = scores.clone()
-z = check_shape(
-    "normalized_scores",
-    normalized_scores(given, torch.tensor([-1200.0, 20.0]), torch.tensor([-150.0, 200.0])),
-    (3, 2),
-)
-check_true(
-    torch.equal(given, scores), "the caller's scores have changed: make a new tensor, not scores -= ..."
-)
+ends = torch.tensor([-1200.0, 20.0]), torch.tensor([-150.0, 200.0])  # random, reference
+given = scores.clone(), ends[0].clone(), ends[1].clone()
+z = check_shape("normalized_scores", normalized_scores(*given), (3, 2))
+names = ("scores", "random_score", "reference_score")
+for name, value, before in zip(names, given, (scores, *ends), strict=True):
+    check_unchanged(name, value, before, "make a new tensor (scores - ..., not scores -= ...)")
 check_close(
     "normalized_scores",
     z,
@@ -782,6 +790,13 @@ check_close(
 )
 shifted = normalized_scores(scores + 200, torch.tensor([-1000.0, 220.0]), torch.tensor([50.0, 400.0]))
 check_close("normalized_scores when each step pays 1 more", shifted, z)
+below = normalized_scores(torch.tensor([[5.0], [10.0], [0.0]]), torch.tensor([10.0]), torch.tensor([0.0]))
+check_close(
+    "normalized_scores where the reference has the lower score",
+    below,
+    [[0.5], [0.0], [1.0]],
+    hint="these two become 0 and 1, whichever is larger",
+)
 ### END HIDDEN TESTS
 print("Right: a scale with two ends.")
 
@@ -1196,7 +1211,9 @@ check_close(
     [2.0],
     mistakes={"the first of them counts, expected the last": [1.0]},
 )
-for bad in ((costs[0], scores[0]), (costs, scores[:, :2]), (costs.flip(1), scores)):
+falling = torch.tensor([[10.0, 30.0, 20.0, 50.0], [5.0, 25.0, 40.0, 60.0]])  # in one place only
+wrong_shapes = ((costs[0], scores[0]), (costs, scores[:, :2]), (costs[None], scores[None]))
+for bad in (*wrong_shapes, (costs.flip(1), scores), (falling, scores)):
     refused = False
     try:
         score_at_budget(*bad, 10.0)
@@ -1301,6 +1318,10 @@ for low, point, high, expected in (
 ):
     found = verdict(Interval(torch.tensor(point), torch.tensor(low), torch.tensor(high)))
     check_true(
+        found in ("real", "harmful", "not shown"),
+        f"verdict is {found!r}, expected 'real', 'harmful' or 'not shown', in just these words",
+    )
+    check_true(
         found == expected,
         f"an improvement of {point}, interval {low} to {high}: verdict is {found!r}, expected {expected!r} "
         "(an Interval is point, low, high, in this order)",
@@ -1308,6 +1329,8 @@ for low, point, high, expected in (
 ### BEGIN HIDDEN TESTS
 found = verdict(Interval(torch.tensor(0.02), torch.tensor(0.01), torch.tensor(9.0)))
 check_true(found == "real", "an interval from 0.01 to 9: expected 'real'")
+found = verdict(Interval(torch.tensor(-0.1), torch.tensor(0.5), torch.tensor(2.0)))
+check_true(found == "real", "an interval from 0.5 to 2: expected 'real', the interval decides, not the point")
 ### END HIDDEN TESTS
 print("Right: three verdicts.")
 
