@@ -413,6 +413,26 @@ RIGHT = {
         "x = x.numpy()\n        mean, std = map(torch.from_numpy, (x.mean(axis=0), x.std(axis=0)))\n"
         "        x = torch.from_numpy(x)",
     ),
+    "statistics copied into their places": (
+        "week01",
+        "normalizer",
+        "self.mean = mean\n        self.std = torch.where(varies, std, torch.ones_like(std))",
+        "self.mean.copy_(mean)\n        self.std.copy_(torch.where(varies, std, torch.ones_like(std)))",
+    ),
+    "state after state": (
+        "week01",
+        "predict-next-obs",
+        None,
+        """
+        def predict_next_obs(network, normalize_input, denormalize_change, obs, action):
+            if obs.dim() == 1:
+                return obs + denormalize_change(network(normalize_input(torch.cat([obs, action]))))
+            rows = zip(obs, action, strict=True)
+            return torch.stack(
+                [predict_next_obs(network, normalize_input, denormalize_change, *row) for row in rows]
+            )
+        """,
+    ),
     "a listener by its name": (
         "week06",
         "dyna-ppo",

@@ -1517,9 +1517,9 @@ check_true(
     [epochs for _, epochs in run["fits"]] == [2, 2],
     "max_epochs: the model is fitted for config.model_epochs epochs",
 )
-for fitted in (run, watched_run(2, model_batch_size=4)):
+for one in (run, watched_run(2, model_batch_size=4)):
     check_true(
-        fitted["counters"]["model_updates"] == fitted["updates"], "model_updates: the sum of all num_updates"
+        one["counters"]["model_updates"] == one["updates"], "model_updates: the sum of all num_updates"
     )
 check_true(not torch.equal(run["batches"][0], run["batches"][1]), "both imagined updates use the same batch")
 without = watched_run(2, use_model=False)
