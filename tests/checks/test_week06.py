@@ -103,7 +103,7 @@ MISTAKES = {
     ),
     "clipped from above": (CLIP, "clamp(1 - clip, 1 + clip)", "clamp(max=1 + clip)", "from above only"),
     "upside down": (CLIP, "log_ratio.exp()", "(-log_ratio).exp()", "upside down"),
-    "log_ratio changed in place": (CLIP, "log_ratio.exp()", "log_ratio.exp_()", "log_ratio has changed"),
+    "log_ratio changed in place": (CLIP, "log_ratio.exp()", "log_ratio.exp_()", "log_ratio changed"),
     "no gradient": (CLIP, "log_ratio.exp()", "log_ratio.detach().exp()", "PPO would learn nothing"),
     "maximum": (CLIP, "torch.minimum", "torch.maximum", "expected the minimum"),
     "no exponential": (CLIP, "log_ratio.exp()", "log_ratio", "take exp"),
@@ -263,7 +263,7 @@ MISTAKES = {
         "return (means / scale).var(dim=1, correction=0).mean(dim=-1)",
         "over the members",
     ),
-    "means changed in place": (GATE, "means / scale", "means.div_(scale)", "means have changed"),
+    "means changed in place": (GATE, "means / scale", "means.div_(scale)", "means changed"),
     "largest dimension": (
         GATE,
         "parts.epistemic.mean(dim=-1)",

@@ -165,7 +165,12 @@ MISTAKES = {
         "expected softplus(-2u)",
     ),
     "divided by the variance": (SQUASH, "torch.exp(-log_std)", "torch.exp(-2 * log_std)", "by the variance"),
-    "squashed in place": (SQUASH, "return torch.tanh(pre_tanh),", "return pre_tanh.tanh_(),", "has changed"),
+    "squashed in place": (
+        SQUASH,
+        "return torch.tanh(pre_tanh),",
+        "return pre_tanh.tanh_(),",
+        "pre_tanh changed",
+    ),
     "log-probabilities first": (
         SQUASH,
         "return torch.tanh(pre_tanh), (log_normal - log_slope).sum(dim=-1)",
@@ -364,7 +369,7 @@ MISTAKES = {
         PENALTY,
         "epistemic_variance(means, scale)",
         "epistemic_variance(means.div_(scale), torch.ones_like(scale))",
-        "have changed",
+        "changed",
     ),
     "penalty taken off in place": (
         PENALTY,

@@ -722,7 +722,7 @@ obs = torch.arange(48.0).reshape(6, 4, 2)  # [P, N, D]
 action = torch.arange(24.0).reshape(6, 4, 1) * 100
 given = obs.clone()
 result = ts1_step(step, 3, given, action, torch.Generator().manual_seed(0))
-check_true(torch.equal(given, obs), "the obs that were passed have changed: make new tensors")
+check_unchanged("obs", given, obs, "make new tensors")
 check_true(
     len(calls) == 1, f"step was called {len(calls)} times, expected once for all particles and all plans"
 )

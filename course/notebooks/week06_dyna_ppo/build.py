@@ -294,7 +294,7 @@ check_close("advantages of three episodes in one batch", whole, torch.cat(parts)
 names = ("rewards", "values", "next_values", "terminated", "truncated")
 now = (rewards, values, next_values, terminated, truncated)
 for name, before, after in zip(names, kept, now, strict=True):
-    check_true(torch.equal(before, after), f"{name} has changed: leave the arguments as they are")
+    check_unchanged(name, after, before)
 ### END HIDDEN TESTS
 print("Right: no surprise where all is known.")
 
@@ -383,7 +383,7 @@ result = check_shape(
     (10,),
     {(): "one number for each row"},
 )
-check_true(torch.equal(given, ratios.log()), "the caller's log_ratio has changed: use exp, not exp_")
+check_unchanged("log_ratio", given, ratios.log(), "use exp, not exp_")
 clipped = ratios.clamp(0.8, 1.2) * advantages
 log_clipped = ratios.log().clamp(-0.2, 0.2).exp() * advantages
 check_close(
@@ -866,7 +866,7 @@ def step(obs, action):
 start = torch.tensor([[0.0, 0.0], [1.0, 0.0], [5.0, 7.0]])  # [N, D]
 given = start.clone()
 rollouts = imagined_rollouts(act, step, given, 4)
-check_true(torch.equal(given, start), "the caller's obs has changed: make new tensors, not obs[...] = ...")
+check_unchanged("obs", given, start, "make new tensors, not obs[...] = ...")
 check_true(rollouts is not None, "imagined_rollouts returned None: is a `return` missing?")
 check_true(len(rollouts) == 7 and hasattr(rollouts, "obs"), "expected ImaginedRollouts, seven columns")
 check_true(len(asked) == 4, f"act was called {len(asked)} times with a horizon of 4, expected 4")
@@ -1211,7 +1211,7 @@ means = torch.tensor(  # [E, N, D]
 scale = torch.tensor([1.0, 10.0])
 given = means.clone()
 variance = epistemic_variance(given, scale)
-check_true(torch.equal(given, means), "the caller's means have changed: means / scale, not means /= scale")
+check_unchanged("means", given, means, "means / scale, not means /= scale")
 check_shape(
     "epistemic_variance",
     variance,

@@ -141,8 +141,8 @@ result = squash(*given)
 check_true(
     result is not None and len(result) == 2, "squash returns two things: actions and log-probabilities"
 )
-same = all(torch.equal(x, y) for x, y in zip(given, (u, mean, log_std), strict=True))
-check_true(same, "an argument has changed: use tanh and exp, which make new tensors, not tanh_ or exp_")
+for name, value, before in zip(("pre_tanh", "mean", "log_std"), given, (u, mean, log_std), strict=True):
+    check_unchanged(name, value, before, "use tanh and exp, which make new tensors, not tanh_ or exp_")
 check_shape("the actions", result[0], (6, 2), {(6,): "actions come first, then their log-probabilities"})
 action = check_close("the actions", result[0], torch.tanh(u), mistakes={"they are not squashed": u})
 check_shape(
@@ -1367,10 +1367,8 @@ means = torch.tensor(  # [K, N, D], 3 elites and 4 states
 scale = torch.tensor([1.0, 5.0])  # [D]
 given = means.clone(), scale.clone()
 u = elite_disagreement(*given)
-check_true(
-    torch.equal(given[0], means) and torch.equal(given[1], scale),
-    "the caller's tensors have changed: make a new one, means / scale, not means /= scale",
-)
+check_unchanged("means", given[0], means, "make a new tensor, means / scale, not means /= scale")
+check_unchanged("scale", given[1], scale)
 check_shape(
     "elite_disagreement",
     u,
@@ -1413,9 +1411,7 @@ print("Right: how far apart the elites are.")
 reward, u = torch.tensor([1.0, 2.0, -3.0]), torch.tensor([0.5, 0.0, 2.0])
 given = reward.clone()
 result = penalized_reward(given, u, 3.0)
-check_true(
-    torch.equal(given, reward), "the caller's reward has changed: make a new tensor, not reward -= ..."
-)
+check_unchanged("reward", given, reward, "make a new tensor, not reward -= ...")
 check_close(
     "penalized_reward with beta = 3",
     result,

@@ -175,7 +175,7 @@ value = check_shape(
     (),
     {(1,): "flatten seeds and tasks into one axis first: the result has neither"},
 )
-check_true(torch.equal(given, scores), "the scores that were passed have changed: sort a copy of them")
+check_unchanged("scores", given, scores, "sort a copy of them")
 check_close(
     "the IQM of 0, 1, 2, 4, 8, 9, 10, 100",
     value,
@@ -1173,10 +1173,8 @@ costs = torch.tensor([[10.0, 20.0, 30.0, 50.0], [5.0, 25.0, 40.0, 60.0]])
 scores = torch.tensor([[5.0, 3.0, 2.0, 7.0], [4.0, 6.0, 5.0, 1.0]])
 given = costs.clone(), scores.clone()
 value = check_shape("score_at_budget", score_at_budget(*given, 30.0), (2,))
-check_true(
-    torch.equal(given[0], costs) and torch.equal(given[1], scores),
-    "the caller's costs or scores have changed: make new tensors (masked_fill, not masked_fill_)",
-)
+for name, passed, before in zip(("costs", "scores"), given, (costs, scores), strict=True):
+    check_unchanged(name, passed, before, "make a new tensor (masked_fill, not masked_fill_)")
 check_close(
     "score_at_budget at 30",
     value,
