@@ -69,10 +69,8 @@ class Course:
         self.root = root.resolve()
         self.config = self._load_config()
         self.directory = CourseDirectory(config=self.config, root=str(self.root))
-        kind, _, path = self.directory.db_url.partition(":///")
-        if (
-            kind == "sqlite" and path and not Path(path).is_absolute()
-        ):  # nbgrader is run in the course's folder
+        path = self._database
+        if path is not None and not path.is_absolute():  # nbgrader is run in the course's folder
             self.directory.db_url = f"sqlite:///{self.root / path}"
         self.config.CourseDirectory.db_url = self.directory.db_url
 
