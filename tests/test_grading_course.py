@@ -15,6 +15,7 @@ import pytest
 from nbgrader.api import Gradebook
 
 from mbrl_autograder.grading import ClassResult, GradingError, Job, Options, Outcome, as_json, grade
+from mbrl_autograder.grading.course import Course
 from mbrl_autograder.grading.executor import JudgeExecutor
 from mbrl_autograder.grading.model import CRASHED, EARLIER, MISSING, Limits, Row
 from mbrl_autograder.grading.notebooks import grade_id
@@ -239,8 +240,7 @@ def test_two_people_of_one_name_are_told_apart_in_every_export(tmp_path: Path) -
 
 
 def test_a_class_list_gives_canvas_names(tmp_path: Path) -> None:
-    make_course(tmp_path)
-    with Gradebook(f"sqlite:///{tmp_path / 'gradebook.db'}") as gradebook:
+    with Course(make_course(tmp_path)).gradebook() as gradebook:
         gradebook.add_student("ada", lms_user_id="1001")
         gradebook.add_student("hopper")
     names = ["lovelaceada_1001_1_build.ipynb", "hopper_LATE_1002_2_build.ipynb", "ada_1003_3_build.ipynb"]
