@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from mbrl_course.experiments.variants import (
     scales,
     settings_of,
     variant_of,
+    variant_settings,
 )
 
 if TYPE_CHECKING:  # in a class this may be the student's own, so it is imported when needed
@@ -40,6 +41,7 @@ class MBPORunConfig(Variants):
         total_steps: real steps.
         eval_every: real steps between two evaluations.
         num_eval_episodes: of each of them, with the policy's mode.
+        device: where buffers, model and agent are, "cpu" or "cuda" (a GPU); environments stay on the CPU.
     """
 
     task: str = "pendulum"
@@ -79,6 +81,7 @@ class MBPORunConfig(Variants):
     init_gain: float | None = None
     exploration_noise: float = 0.0
     compile: bool = False
+    device: Literal["cpu", "cuda"] = "cpu"
 
     def __post_init__(self) -> None:
         """Refuses numbers that make no sense, with the field's name; the rest is checked by `MBPOConfig`."""
@@ -97,8 +100,37 @@ def run_mbpo(config: MBPORunConfig, run: Run) -> None:
 
     Rows: variant, eval_return (mean over the episodes of an evaluation), and the ledger.
     """
+    check_devices(config)
     for name, variant, settings in each_variant(config, run):
         train_mbpo(get_task(variant.task), settings, variant, run, variant=name)
+
+
+def check_devices(config: MBPORunConfig) -> None:
+    """Refuses a variant that can't be on its device, before the first one runs.
+
+    Not a part of `settings`: a cluster has devices of its own.
+
+    Raises:
+        ValueError: there is no such device here, or the variant has settings for the CPU alone.
+    """
+    from mbrl_course.accelerated_mbpo import check_settings
+    from mbrl_course.accelerator import check_device
+
+    for _, variant, settings in variant_settings(config):
+        if check_device(variant.device).type != "cpu":
+            check_settings(settings)
+
+
+def make_agent(task: Task, settings: MBPOConfig, seed: int, device: str) -> MBPO:
+    """An untrained agent on the device, "cpu" or "cuda"."""
+    if device == "cpu":
+        from mbrl_course.mbpo import MBPO
+
+        return MBPO(task, settings, seed)
+    from mbrl_course.accelerated_mbpo import AcceleratedMBPO
+    from mbrl_course.accelerator import check_device
+
+    return AcceleratedMBPO(task, settings, seed, check_device(device))
 
 
 def train_mbpo(
@@ -120,9 +152,7 @@ def train_mbpo(
         judge: what it is evaluated in, where that is another task.
         labels: further columns of the rows.
     """
-    from mbrl_course.mbpo import MBPO
-
-    agent = MBPO(task, settings, run.seed)
+    agent = make_agent(task, settings, run.seed, config.device)
     if (state := run.restore()) is not None:
         agent.load_state_dict(state)
 

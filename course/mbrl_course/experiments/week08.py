@@ -20,7 +20,7 @@ from mbrl_course.experiments.solved import SOLVED_AT
 from mbrl_course.experiments.variants import each_variant, ledger, scales
 from mbrl_course.experiments.verdicts import verdict_table
 from mbrl_course.experiments.week05 import PETSTrialsConfig, run_trials
-from mbrl_course.experiments.week07 import SMOKE, MBPORunConfig, train_mbpo
+from mbrl_course.experiments.week07 import SMOKE, MBPORunConfig, check_devices, train_mbpo
 
 if TYPE_CHECKING:  # in a class these may be the student's own, so they are imported when needed
     from mbrl_course.experiments.promises import PlanRecorder
@@ -141,6 +141,7 @@ def run_clinic_mbpo(config: ClinicMBPOConfig, run: Run) -> None:
 
     Rows: variant, eval_return (mean over the episodes of an evaluation), and the ledger.
     """
+    check_devices(config)
     for name, variant, settings in each_variant(config, run):
         task = get_task(variant.task)
         shaped = training_task(task, variant.shaping, variant.shaping_scale, variant.gamma)
