@@ -142,11 +142,13 @@ def student_wheel(week: Week, target: Path, course: Course | None = None) -> Pat
 
 
 def _left_out(course: Course, week: Week) -> list[str]:
-    """What is due, the experiments of later weeks, and what stands on these."""
+    """What is due, the experiments of later weeks, and whatever stands on what comes later."""
     later = {f"experiments.{other.id}" for other in WEEKS if other.number > week.number}
     later |= {module for module in modules_due(week) if module not in week.modules}
-    parts = {f"experiments.{p.stem}": p for p in (course.package_dir / "experiments").glob("[!_]*.py")}
-    uses = {name: _imported_at_once(path, name) for name, path in parts.items()}
+    uses = {}
+    for path in course.package_dir.rglob("[!_]*.py"):
+        name = ".".join(path.relative_to(course.package_dir).with_suffix("").parts)
+        uses[name] = _imported_at_once(path, name)
     while more := {name for name, used in uses.items() if used & later} - later:
         later |= more
     return sorted({*modules_due(week), *later})
