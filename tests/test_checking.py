@@ -1,5 +1,6 @@
 """What the helpers of the notebooks' test cells say of a wrong value."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from mbrl_course.checking import (
     as_tensor,
     check_between,
     check_close,
+    check_raises,
     check_shape,
     check_true,
     check_unchanged,
@@ -122,6 +124,25 @@ def test_a_changed_argument_is_named() -> None:
     for changed in (before + 1, before[:1]):
         said = message(check_unchanged, "rewards", changed, before, "use torch.where")
         assert said == "the caller's rewards changed: use torch.where"
+
+
+def test_what_is_not_refused_or_in_another_way_is_named() -> None:
+    def root(x: float, *, strict: bool) -> float:
+        if x < 0 and strict:
+            raise ValueError
+        return math.sqrt(x)
+
+    def unwritten() -> None:
+        raise NotImplementedError
+
+    check_raises("x=-1", ValueError, root, -1.0, strict=True)
+    check_raises("x=-1", ArithmeticError, divmod, 1, 0)  # a ZeroDivisionError is one
+    said = message(check_raises, "x=1", ValueError, root, 1.0, strict=True)
+    assert said == "x=1: expected a ValueError, but nothing was raised"
+    said = message(check_raises, "x=-1", KeyError, root, -1.0, strict=False)
+    assert said == "x=-1: expected a KeyError, but ValueError was raised"
+    with pytest.raises(NotImplementedError):
+        check_raises("x", ValueError, unwritten)
 
 
 def test_a_hint_is_said_of_a_wrong_shape_and_of_an_expected_infinity() -> None:

@@ -7,7 +7,7 @@ never at the code that made them, so they work just as well on data that come fr
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -153,6 +153,33 @@ def check_unchanged(name: str, value: Any, before: Any, remedy: str = "work on a
     new, old = as_tensor(name, value), as_tensor(name, before)
     if new.shape != old.shape or not bool(((new == old) | (new.isnan() & old.isnan())).all()):
         raise AssertionError(f"the caller's {name} changed: {remedy}")
+
+
+def check_raises(
+    name: str, error: type[Exception], function: Callable[..., Any], *args: Any, **kwargs: Any
+) -> None:
+    """Asserts that a call is refused.
+
+    Args:
+        name: what is wrong with the call, such as "gamma=1.5".
+        error: class of the expected error.
+        function: what is called, with `args` and `kwargs`.
+
+    Raises:
+        AssertionError: "gamma=1.5: expected a ValueError, but nothing was raised".
+        NotImplementedError: the function is still to be written.
+    """
+    __tracebackhide__ = True
+    came = "nothing was raised"
+    try:
+        function(*args, **kwargs)
+    except error:
+        return
+    except NotImplementedError:
+        raise
+    except Exception as other:
+        came = f"{type(other).__name__} was raised"
+    raise AssertionError(f"{name}: expected a {error.__name__}, but {came}")
 
 
 def gradients(value: Any, *leaves: Tensor) -> list[Tensor]:

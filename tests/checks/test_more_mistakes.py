@@ -204,7 +204,7 @@ MISTAKES = {
         "shift-plan",
         'fill not in ("repeat", "zero")',
         'fill == "wrap"',
-        "should raise a ValueError",
+        "expected a ValueError, but nothing was raised",
     ),
     "its own standard deviation": (
         "week03",

@@ -407,7 +407,7 @@ MISTAKES = {
         CALIBRATION,
         "if not mean.shape == std.shape == target.shape:",
         "if False:",
-        "expected a ValueError, or each is compared with each",
+        "where each would be compared with each: expected a ValueError",
     ),
     "signed distances": (CALIBRATION, "levels).abs().mean()", "levels).mean()", "cancel"),
     "squared distances": (CALIBRATION, "levels).abs().mean()", "levels).square().mean()", "squared"),

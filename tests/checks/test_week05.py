@@ -116,7 +116,7 @@ MISTAKES = {
         "    noise = torch.randn(prediction.obs.shape, generator=generator)",
         "the function may be None",
     ),
-    "another error": (STEP, "raise ValueError(", "raise TypeError(", "not TypeError"),
+    "another error": (STEP, "raise ValueError(", "raise TypeError(", "but TypeError was raised"),
     "reward of the mean state": (
         STEP,
         "reward(obs, action, next_obs)",

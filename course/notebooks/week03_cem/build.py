@@ -52,6 +52,7 @@ from mbrl_course.checking import (
     as_tensor,
     check_between,
     check_close,
+    check_raises,
     check_shape,
     check_true,
     check_unchanged,
@@ -879,23 +880,10 @@ print("Right: shifted, and filled up.")
 plan = torch.tensor([[3.0, -1.0]])
 check_close('a plan of one step, "repeat"', shift_plan(plan, "repeat"), [[3.0, -1.0]])
 check_close('a plan of one step, "zero"', shift_plan(plan, "zero"), [[0.0, 0.0]])
-
-
-def error_with(fill):
-    """The name of the error that an unknown fill raises, or "no error"."""
-    try:
-        shift_plan(plan, fill)
-    except Exception as error:
-        return type(error).__name__
-    return "no error"
-
-
-raised = error_with("wrap")
-check_true(raised == "ValueError", f'shift_plan(plan, "wrap") should raise a ValueError, but: {raised}')
+check_raises('shift_plan(plan, "wrap")', ValueError, shift_plan, plan, "wrap")
 ### BEGIN HIDDEN TESTS
 for fill in ("", "Repeat", "at", None):
-    raised = error_with(fill)
-    check_true(raised == "ValueError", f"shift_plan(plan, {fill!r}) should raise a ValueError, but: {raised}")
+    check_raises(f"shift_plan(plan, {fill!r})", ValueError, shift_plan, plan, fill)
 ### END HIDDEN TESTS
 print("Right: short plans and unknown fills, too.")
 

@@ -52,6 +52,7 @@ from mbrl_course.checking import (
     as_tensor,
     check_between,
     check_close,
+    check_raises,
     check_shape,
     check_true,
     check_unchanged,
@@ -1225,29 +1226,13 @@ check_close(
     },
     hint="z = sqrt(2) erfinv(p), and a target is inside if its error is at most z standard deviations",
 )
-
-
-def refused(*shapes):
-    """What is raised where mean, std and target have these shapes, or "nothing"."""
-    try:
-        interval_coverage(*(torch.ones(shape) for shape in shapes), levels)
-    except Exception as error:
-        return type(error).__name__
-    return "nothing"
-
-
-raised = refused((5, 1), (5, 1), (5,))
-check_true(
-    raised == "ValueError",
-    f"a mean [5, 1] beside a target [5] raises {raised}, expected a ValueError, or each is compared with each",
-)
+column, row = torch.ones(5, 1), torch.ones(5)
+each = "a mean [5, 1] beside a target [5], where each would be compared with each"
+check_raises(each, ValueError, interval_coverage, column, column, row, levels)
 ### BEGIN HIDDEN TESTS
 for shapes in (((5, 1), (5,), (5, 1)), ((4, 3), (4, 3), (4, 1)), ((5,), (5, 1), (5,))):
-    raised = refused(*shapes)
-    check_true(
-        raised == "ValueError",
-        f"mean, std and target {shapes} raise {raised}, expected a ValueError: not of one shape",
-    )
+    name = f"mean, std and target of the shapes {shapes}, not of one shape"
+    check_raises(name, ValueError, interval_coverage, *(torch.ones(shape) for shape in shapes), levels)
 draw = torch.Generator().manual_seed(0)
 std = 0.1 + torch.rand(4000, 5, generator=draw)
 mean = torch.randn(4000, 5, generator=draw)

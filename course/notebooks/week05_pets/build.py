@@ -50,6 +50,7 @@ from mbrl_course.checking import (
     as_tensor,
     check_between,
     check_close,
+    check_raises,
     check_shape,
     check_true,
     check_unchanged,
@@ -373,17 +374,8 @@ check_close(
     (drawn > 0).double(),
     hint="expected terminated(next_obs) with the next_obs that is returned",
 )
-refused = "no error"
-try:
-    particle_step(Prediction(obs, obs, None, None), obs, action, None, terminated, torch.Generator())
-except ValueError:
-    refused = "a ValueError"
-except Exception as error:
-    refused = type(error).__name__
-check_true(
-    refused == "a ValueError",
-    f"neither a learned reward nor a function: expected a ValueError, not {refused}",
-)
+no_reward = (Prediction(obs, obs, None, None), obs, action, None, terminated, torch.Generator())
+check_raises("neither a learned reward nor a function", ValueError, particle_step, *no_reward)
 ### END HIDDEN TESTS
 print("Right: a learned reward is drawn.")
 

@@ -56,6 +56,7 @@ from mbrl_course.checking import (
     as_tensor,
     check_between,
     check_close,
+    check_raises,
     check_shape,
     check_true,
     check_unchanged,
@@ -775,14 +776,7 @@ short = branched_rollout(step, act, start[:1], 1)
 check_close("obs of one rollout of length 1", short.obs, [[0.0, 5.0]])
 check_true(len(calls) == 1, "with length 1 step is called once")
 for length in (0, -2):
-    refused = False
-    try:
-        branched_rollout(step, act, start, length)
-    except ValueError:
-        refused = True
-    except Exception as error:
-        check_true(False, f"length={length}: {error!r}, expected a ValueError")
-    check_true(refused, f"length={length}: expected a ValueError")
+    check_raises(f"length={length}", ValueError, branched_rollout, step, act, start, length)
 ### END HIDDEN TESTS
 print("Right: side by side, from real states.")
 
@@ -1540,12 +1534,8 @@ check_close("return_gap of the number 3", return_gap(3, 0.3, 0.0, 0.5), 2 * 3 * 
 check_close("return_gap with max_reward 5", return_gap(3, 0.3, 0.0, 0.5, 5.0), 5 * 2 * 3 * 0.3 / 0.5)
 check_shape("return_gap of a table", return_gap(torch.arange(6).reshape(2, 3), 0.1, 0.1, 0.99), (2, 3))
 for model_error, policy_error, gamma in ((-0.1, 0.1, 0.9), (0.1, 1.5, 0.9), (0.1, 0.1, 1.0), (0.1, 0.1, 0.0)):
-    refused = False
-    try:
-        return_gap(1, model_error, policy_error, gamma)
-    except ValueError:
-        refused = True
-    check_true(refused, f"return_gap(1, {model_error}, {policy_error}, {gamma}): expected a ValueError")
+    name = f"return_gap(1, {model_error}, {policy_error}, {gamma})"
+    check_raises(name, ValueError, return_gap, 1, model_error, policy_error, gamma)
 ### END HIDDEN TESTS
 print("Right: two terms fall, one grows.")
 
@@ -1593,12 +1583,7 @@ for model_error, policy_error, gamma in (
         best_rollout_length(model_error, policy_error, gamma),
         k,
     )
-refused = False
-try:
-    best_rollout_length(0.1, 2.0, 0.9)
-except ValueError:
-    refused = True
-check_true(refused, "a policy error of 2: expected a ValueError")
+check_raises("a policy error of 2", ValueError, best_rollout_length, 0.1, 2.0, 0.9)
 check_close("the best k where nothing matters", best_rollout_length(0.0, 0.0, 0.9), 0)
 ### END HIDDEN TESTS
 print("Right: how far the theory would go.")
@@ -2149,14 +2134,8 @@ check_close(
     hint="the networks see what self._inputs(obs, actions) returns",
 )
 ### BEGIN HIDDEN TESTS
-refused = False
-try:
-    predict_example(obs, actions[:, :2], plain)
-except ValueError:
-    refused = True
-except Exception as error:
-    check_true(False, f"two actions for a model of three steps: {error!r}, expected a ValueError")
-check_true(refused, "two actions for a model of three steps: expected a ValueError")
+few = actions[:, :2]
+check_raises("two actions for a model of three steps", ValueError, predict_example, obs, few, plain)
 ### END HIDDEN TESTS
 print("Right: K states at once.")
 

@@ -62,6 +62,7 @@ from mbrl_course.checking import (
     as_tensor,
     check_between,
     check_close,
+    check_raises,
     check_shape,
     check_true,
     check_unchanged,
@@ -441,12 +442,10 @@ for name, value, right in (
 ):
     check_close(f"{name} of a statistic [R, 3]", value, torch.tensor(right).double())
 for confidence in (0.0, 1.0, 95, -0.1):
-    refused = False
-    try:
-        bootstrap_interval(counting, torch.ones(4, 1), confidence=confidence)
-    except ValueError:
-        refused = True
-    check_true(refused, f"confidence={confidence}: expected a ValueError")
+    sample = torch.ones(4, 1)
+    check_raises(
+        f"confidence={confidence}", ValueError, bootstrap_interval, counting, sample, confidence=confidence
+    )
 ### END HIDDEN TESTS
 print("Right: point, low and high.")
 
@@ -661,12 +660,8 @@ brute = [
 ]
 expected = torch.tensor(brute).reshape(6, 2).mean(dim=1)
 check_close("with ties", probability_of_improvement(many_x.round(), many_y.round()), expected)
-refused = False
-try:
-    probability_of_improvement(torch.ones(3, 2), torch.ones(3, 1))
-except ValueError:
-    refused = True
-check_true(refused, "two tasks against one: expected a ValueError")
+two, one = torch.ones(3, 2), torch.ones(3, 1)
+check_raises("two tasks against one", ValueError, probability_of_improvement, two, one)
 ### END HIDDEN TESTS
 print("Right: task by task, resample by resample.")
 
@@ -950,18 +945,9 @@ grid = torch.arange(24.0).reshape(4, 3, 2)
 value = shaping_reward(potential, 1.0, grid, grid + 1, torch.zeros(4, 3, dtype=torch.bool))
 check_close("shaping_reward with gamma=1 and states [4, 3, 2]", value, torch.full((4, 3), 10.0))
 for gamma in (0.0, 1.01, -0.5):
-    refused = False
-    try:
-        shaping_reward(potential, gamma, obs, next_obs, ended)
-    except ValueError:
-        refused = True
-    check_true(refused, f"gamma={gamma}: expected a ValueError")
-refused = False
-try:
-    shaping_reward(lambda s: torch.as_tensor(s), 0.9, obs, next_obs, ended)  # [3, 1]
-except ValueError:
-    refused = True
-check_true(refused, "a potential with shape [3, 1] for three states: expected a ValueError")
+    check_raises(f"gamma={gamma}", ValueError, shaping_reward, potential, gamma, obs, next_obs, ended)
+name = "a potential with shape [3, 1] for three states"
+check_raises(name, ValueError, shaping_reward, lambda s: torch.as_tensor(s), 0.9, obs, next_obs, ended)
 ### END HIDDEN TESTS
 print("Right: what it gains, less what it had.")
 
@@ -1212,12 +1198,8 @@ check_close(
 falling = torch.tensor([[10.0, 30.0, 20.0, 50.0], [5.0, 25.0, 40.0, 60.0]])  # in one place only
 wrong_shapes = ((costs[0], scores[0]), (costs, scores[:, :2]), (costs[None], scores[None]))
 for bad in (*wrong_shapes, (costs.flip(1), scores), (falling, scores)):
-    refused = False
-    try:
-        score_at_budget(*bad, 10.0)
-    except ValueError:
-        refused = True
-    check_true(refused, f"costs {bad[0].tolist()}, scores {bad[1].tolist()}: expected a ValueError")
+    name = f"costs {bad[0].tolist()}, scores {bad[1].tolist()}"
+    check_raises(name, ValueError, score_at_budget, *bad, 10.0)
 ### END HIDDEN TESTS
 print("Right: what each run had to show.")
 
@@ -1237,12 +1219,7 @@ check_close(
 ### BEGIN HIDDEN TESTS
 check_close("common_budget of a single agent", common_budget(slow), 12.0)
 check_close("common_budget of three", common_budget(fast, slow, torch.tensor([[2.5], [4.5]])), 2.5)
-refused = False
-try:
-    common_budget()
-except ValueError:
-    refused = True
-check_true(refused, "no agents: expected a ValueError")
+check_raises("no agents", ValueError, common_budget)
 ### END HIDDEN TESTS
 print("Right: as far as all of them went.")
 
