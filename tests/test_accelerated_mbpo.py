@@ -22,6 +22,7 @@ from mbrl_course.experiments.week07 import MBPORunConfig, make_agent, run_mbpo
 from mbrl_course.experiments.week08 import ClinicMBPOConfig, run_clinic_mbpo
 from mbrl_course.mbpo import MBPO, MBPOConfig
 from mbrl_course.sac import SAC, SACConfig
+from test_mbpo import BALANCING
 
 INVERTED = get_task("InvertedPendulum-v5")
 CPU = torch.device("cpu")
@@ -293,22 +294,7 @@ def test_a_graph_is_captured_once_and_again_after_a_checkpoint(monkeypatch: pyte
 
 @needs_cuda
 def test_it_learns_to_balance_on_a_gpu() -> None:
-    config = MBPOConfig(
-        hidden_sizes=(64, 64),
-        batch_size=64,
-        learning_rate=2e-3,
-        initial_temperature=0.1,
-        start_steps=200,
-        updates_per_step=3,
-        ensemble_size=3,
-        num_elites=3,
-        model_hidden_sizes=(64,),
-        model_epochs=20,
-        model_every=100,
-        num_rollouts=2000,
-        rollout_lengths=(3, 3),
-    )
     task = get_task("cartpole-balance")
-    agent = AcceleratedMBPO(task, config, 0, torch.device("cuda"))
+    agent = AcceleratedMBPO(task, BALANCING, 0, torch.device("cuda"))
     agent.train(900)
     assert evaluate(task, agent.act, 3, progress=False).mean() > 80
