@@ -22,7 +22,9 @@ from mbrl_course.experiments.week07 import MBPORunConfig, make_agent, run_mbpo
 from mbrl_course.experiments.week08 import ClinicMBPOConfig, run_clinic_mbpo
 from mbrl_course.mbpo import MBPO, MBPOConfig
 from mbrl_course.sac import SAC, SACConfig
+from test_accelerator import needs_cuda
 from test_mbpo import BALANCING
+from test_mbpo import weights as weights_of
 
 INVERTED = get_task("InvertedPendulum-v5")
 CPU = torch.device("cpu")
@@ -39,13 +41,12 @@ SMALL: dict[str, Any] = {
     "num_rollouts": 50,
 }
 GROWING: dict[str, Any] = {"rollout_lengths": (1, 4), "rollout_steps": (40, 130), "real_ratio": 0.3}
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
 on_every_device = pytest.mark.parametrize("kind", ["cpu", pytest.param("cuda", marks=needs_cuda)])
 
 
 def numbers(module: nn.Module) -> Tensor:
-    """All weights of a module in one row."""
-    return torch.cat([parameter.detach().flatten().cpu() for parameter in module.parameters()])
+    """All weights of a module in one row, on the CPU."""
+    return weights_of(module).cpu()
 
 
 def batch_of(size: int, seed: int) -> Batch:

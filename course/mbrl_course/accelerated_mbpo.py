@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from mbrl_course.accelerator import WARM_UPS
-from mbrl_course.buffers import Batch, ReplayBuffer
+from mbrl_course.buffers import Batch
 from mbrl_course.envs.resumable import ResumableEnv
 from mbrl_course.envs.task import Task, observed
 from mbrl_course.mbpo import MBPO, MBPOConfig
@@ -36,7 +36,7 @@ def generator_on(device: torch.device, like: torch.Generator) -> torch.Generator
     return torch.Generator(device).manual_seed(like.initial_seed())
 
 
-def check_settings(config: SACConfig) -> None:
+def check_accelerated(config: SACConfig) -> None:
     """Refuses settings that work on the CPU alone, with the field's name.
 
     Raises:
@@ -67,10 +67,10 @@ class AcceleratedSAC(SAC):
         """An untrained agent; the arguments are those of `SAC`, and the device to move to.
 
         Raises:
-            ValueError: see `check_settings`.
+            ValueError: see `check_accelerated`.
         """
-        check_settings(config)
-        super().__init__(obs_dim, low.to(CPU), high.to(CPU), config, generator)
+        check_accelerated(config)
+        super().__init__(obs_dim, low, high, config, generator)
         self.device = device
         self.generator = generator_on(device, generator)
         self.low, self.high = self.low.to(device), self.high.to(device)
@@ -225,9 +225,9 @@ class AcceleratedMBPO(MBPO):
         """An untrained agent with the weights that `MBPO` has with this seed.
 
         Raises:
-            ValueError: see `check_settings`.
+            ValueError: see `check_accelerated`.
         """
-        check_settings(config)
+        check_accelerated(config)
         super().__init__(task, config, seed)
         self.device = device
         with device:
@@ -246,7 +246,7 @@ class AcceleratedMBPO(MBPO):
         if self.learned_termination is not None:
             self.learned_termination.to(device)
         for buffer in (self.real, self.imagined):
-            _move(buffer, device)
+            buffer.data = Batch(*(column.to(device) for column in buffer.data))
         self.env.close()
         self.env = _EnvOnCPU(task.make_env())
         self.obs = observed(self.env.reset(seed=int(seed))[0]).to(device)
@@ -289,7 +289,3 @@ class _EnvOnCPU(ResumableEnv):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         with CPU:
             super().load_state_dict(state)
-
-
-def _move(buffer: ReplayBuffer, device: torch.device) -> None:
-    buffer.data = Batch(*(column.to(device) for column in buffer.data))

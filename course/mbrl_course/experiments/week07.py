@@ -113,12 +113,12 @@ def check_devices(config: MBPORunConfig) -> None:
     Raises:
         ValueError: there is no such device here, or the variant has settings for the CPU alone.
     """
-    from mbrl_course.accelerated_mbpo import check_settings
+    from mbrl_course.accelerated_mbpo import check_accelerated
     from mbrl_course.accelerator import check_device
 
     for _, variant, settings in variant_settings(config):
         if check_device(variant.device).type != "cpu":
-            check_settings(settings)
+            check_accelerated(settings)
 
 
 def make_agent(task: Task, settings: MBPOConfig, seed: int, device: str) -> MBPO:
