@@ -77,7 +77,7 @@ def agent(seed=0, **kwargs):
 def test_targets_move_by_tau_and_only_there():
     sac = agent(tau=0.1)
     before = [p.clone() for p in sac.targets.parameters()]
-    sac.update_critics(batch())
+    sac.update_critics(batch(), torch.zeros(64, 2))
     assert all(torch.equal(a, b) for a, b in zip(before, sac.targets.parameters(), strict=True))
     sac.update_targets()
     for old, new, critic in zip(before, sac.targets.parameters(), sac.critics.parameters(), strict=True):
@@ -94,7 +94,7 @@ def test_the_actor_step_leaves_the_critics_alone_and_climbs_q():
 
     before, weights = value(), [p.clone() for p in sac.critics.parameters()]
     for _ in range(20):
-        sac.update_actor_and_temperature(obs)
+        sac.update_actor_and_temperature(obs, sac.actor.draw(obs, sac.generator))
     assert value() > before
     assert all(torch.equal(a, b) for a, b in zip(weights, sac.critics.parameters(), strict=True))
 
@@ -106,7 +106,7 @@ def test_actor_and_temperature_share_an_optimizer_and_no_gradient():
     temperature = torch.optim.Adam([alone.log_temperature], lr=alone.config.learning_rate)
     obs = batch().obs
     for _ in range(3):
-        sac.update_actor_and_temperature(obs)
+        sac.update_actor_and_temperature(obs, sac.actor.draw(obs, sac.generator))
         action, log_prob = alone.actor.sample(obs, alone.generator)
         q = alone.critics(obs, action)
         for optimizer, loss in (
@@ -127,7 +127,7 @@ def test_weights_count_a_row_that_often():
     doubled = critic_loss(q[:, [0, 0, 1]], target)
     torch.testing.assert_close(critic_loss(q, target, torch.tensor([2.0, 1.0, 0.0])), doubled)
     sac, same = agent(gamma=0.0), agent(gamma=0.0)
-    sac.update_critics(batch(), torch.zeros(64))
+    sac.update_critics(batch(), torch.zeros(64, 2), weights=torch.zeros(64))
     for a, b in zip(sac.critics.parameters(), same.critics.parameters(), strict=True):
         assert torch.equal(a, b)
 

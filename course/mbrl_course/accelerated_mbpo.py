@@ -80,7 +80,7 @@ class AcceleratedSAC(SAC):
             self.log_temperature = self.log_temperature.detach().to(device).requires_grad_()
             self.actor_optimizer = self._adam([*self.actor.parameters(), self.log_temperature])
             self.critic_optimizer = self._adam([*self.critics.parameters()])
-        self._captured: dict[bool, _CapturedUpdate] = {}  # with weights of the rows, and without
+        self._captured: _CapturedUpdate | None = None
         self._critic_loss: Tensor | None = None
 
     def _adam(self, parameters: list[Tensor]) -> torch.optim.Adam:
@@ -118,56 +118,36 @@ class AcceleratedSAC(SAC):
 
         Args:
             batch: B transitions, the same number each time.
-            weights: of the rows, [B].
+            weights: of the rows, [B]; all 1 by default.
 
         Returns:
             The losses and the temperature by name, as scalars on the device, which the next update changes.
         """
         with self.device:
             noises = [self.actor.draw(obs, self.generator) for obs in (batch.next_obs, batch.obs)]
-        inputs = [*batch, *noises, *([] if weights is None else [weights])]
-        if self.device.type == "cuda":
-            losses = self._captured_update(inputs)(inputs)
-        else:
-            losses = self.update_from(inputs)
+            if weights is None:
+                weights = torch.ones(len(batch.obs))  # one graph for both
+        inputs = [*batch, *noises, weights]
+        losses = self._replayed(inputs) if self.device.type == "cuda" else self.update_from(inputs)
         self._critic_loss = losses["critic_loss"]
         return losses
 
     def update_from(self, inputs: list[Tensor]) -> dict[str, Tensor]:
-        """An update without anything that would wait for the device.
+        """`SAC.gradient_steps`, its arguments in one list: the columns of a batch, both noises, weights.
 
-        Args:
-            inputs: the columns of a batch, standard normal noise for the next actions and for those of now,
-                each [B, A], and weights [B], if there are any.
+        There is nothing in it that would wait for the device.
         """
-        batch, (next_noise, noise, *weights) = Batch(*inputs[:6]), inputs[6:]
-        critics_loss = self.critics_loss(self.critics, batch, next_noise, *weights)
-        self.critic_optimizer.zero_grad()
-        critics_loss.backward()
-        self.critic_optimizer.step()
-        self._train_critics(False)
-        both, policy_loss = self.policy_losses(self.actor, self.log_temperature, batch.obs, noise)
-        self.actor_optimizer.zero_grad()
-        both.backward()
-        self._train_critics(True)
-        self.actor_optimizer.step()
-        self.update_targets()
-        return {
-            "critic_loss": critics_loss.detach(),
-            "actor_loss": policy_loss.detach(),
-            "temperature": self.temperature,
-        }
+        return self.gradient_steps(Batch(*inputs[:6]), *inputs[6:])
 
-    def _captured_update(self, inputs: list[Tensor]) -> _CapturedUpdate:
-        has_weights = len(inputs) == 9
-        if has_weights not in self._captured:
-            self._captured[has_weights] = _CapturedUpdate(self, inputs)
-        return self._captured[has_weights]
+    def _replayed(self, inputs: list[Tensor]) -> dict[str, Tensor]:
+        if self._captured is None:
+            self._captured = _CapturedUpdate(self, inputs)
+        return self._captured(inputs)
 
     def load_state_dict(self, state: dict) -> None:
         """Continues from what `state_dict` returned."""
         super().load_state_dict(state)
-        self._captured.clear()  # the optimizers' tensors lie elsewhere now
+        self._captured = None  # the optimizers' tensors lie elsewhere now
         for optimizer in (self.actor_optimizer, self.critic_optimizer):
             (group,) = optimizer.param_groups
             if isinstance(group["lr"], Tensor):

@@ -324,10 +324,36 @@ class SAC:
 
         Returns:
             The losses and the temperature, by name.
+
+        Raises:
+            FloatingPointError: the critics' loss is not finite any more.
+        """
+        next_noise = self.actor.draw(batch.next_obs, self.generator)
+        noise = self.actor.draw(batch.obs, self.generator)
+        losses = self.gradient_steps(batch, next_noise, noise, weights)
+        values = {name: loss.item() for name, loss in losses.items()}
+        if not math.isfinite(loss := values["critic_loss"]):
+            raise FloatingPointError(f"the critics' loss is {loss}: is learning_rate small enough?")
+        return values
+
+    def gradient_steps(
+        self, batch: Batch, next_noise: Tensor, noise: Tensor, weights: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """What `update` does, with the chance in it given as arguments.
+
+        Args:
+            batch: B transitions.
+            next_noise: standard normal, for the next states' actions, [B, A].
+            noise: the same for actions in the states of now, [B, A].
+            weights: of the rows, [B].
+
+        Returns:
+            The losses and the temperature, by name; scalars without gradient.
         """
         losses = {
-            "critic_loss": self.update_critics(batch, weights),
-            **self.update_actor_and_temperature(batch.obs),
+            "critic_loss": self.update_critics(batch, next_noise, weights),
+            "actor_loss": self.update_actor_and_temperature(batch.obs, noise),
+            "temperature": self.temperature,
         }
         self.update_targets()
         return losses
@@ -374,13 +400,8 @@ class SAC:
         loss = actor_loss(self.critics(obs, action), log_prob, self.temperature)
         return loss + temperature_loss(log_temperature, log_prob, self.target_entropy), loss
 
-    def update_critics(self, batch: Batch, weights: Tensor | None = None) -> float:
-        """One gradient step of both critics towards the soft target; returns the loss.
-
-        Raises:
-            FloatingPointError: the loss is not finite any more.
-        """
-        noise = self.actor.draw(batch.next_obs, self.generator)
+    def update_critics(self, batch: Batch, noise: Tensor, weights: Tensor | None = None) -> Tensor:
+        """One gradient step of both critics towards the soft target; returns the loss, see `critics_loss`."""
         if self._compiled is not None:
             loss = self._compiled[0](batch, noise, weights)
         else:
@@ -388,13 +409,15 @@ class SAC:
             self.critic_optimizer.zero_grad()
             loss.backward()
         self.critic_optimizer.step()
-        if not math.isfinite(value := loss.item()):
-            raise FloatingPointError(f"the critics' loss is {value}: is learning_rate small enough?")
-        return value
+        return loss.detach()
 
-    def update_actor_and_temperature(self, obs: Tensor) -> dict[str, float]:
-        """One gradient step of actor and temperature on states [B, D]; loss and temperature by name."""
-        noise = self.actor.draw(obs, self.generator)
+    def update_actor_and_temperature(self, obs: Tensor, noise: Tensor) -> Tensor:
+        """One gradient step of actor and temperature on states [B, D]; returns the actor's loss.
+
+        Args:
+            obs: [B, D].
+            noise: standard normal, [B, A]: it makes the actions.
+        """
         if self._compiled is not None:
             loss = self._compiled[1](obs, noise)
         else:
@@ -404,7 +427,7 @@ class SAC:
             both.backward()
             self._train_critics(True)
         self.actor_optimizer.step()
-        return {"actor_loss": loss.item(), "temperature": self.temperature.item()}
+        return loss.detach()
 
     @torch.no_grad()
     def update_targets(self) -> None:
