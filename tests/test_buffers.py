@@ -101,6 +101,8 @@ GOOD: dict[str, Any] = {
         ("terminated", [True, False], ValueError, "terminated has shape"),
         ("obs", [0.0, float("nan")], ValueError, "obs holds NaN or infinity"),
         ("reward", float("inf"), ValueError, "reward holds NaN or infinity"),
+        ("terminated", float("nan"), ValueError, "terminated holds NaN or infinity"),
+        ("terminated", None, TypeError, "terminated is a NoneType, expected numbers"),
         ("obs", "there", TypeError, "obs is a str, expected numbers"),
         ("action", None, TypeError, "action is a NoneType"),
     ],
@@ -117,7 +119,7 @@ def test_bad_transitions_are_named_and_leave_the_buffer_alone(
 
 
 @pytest.mark.parametrize("name", ["capacity", "obs_dim", "action_dim"])
-@pytest.mark.parametrize("value", [0, -3, 2.5])
+@pytest.mark.parametrize("value", [0, -3, 2.5, True])
 def test_bad_sizes_are_named(name: str, value: Any) -> None:
     sizes = {"capacity": 2, "obs_dim": 2, "action_dim": 2, name: value}
     with pytest.raises(ValueError, match=f"{name} is {value}"):

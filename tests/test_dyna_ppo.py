@@ -143,9 +143,9 @@ def test_nothing_after_a_cut_leaks_into_the_advantages():
 
 
 def test_visits_are_counted_once_each():
-    points = torch.tensor([[0.1, 0.1], [0.9, 0.1], [0.9, 0.2], [5.0, -5.0]])
+    points = torch.tensor([[0.1, 0.1], [0.9, 0.1], [0.9, 0.2], [5.0, -5.0], [1e30, -torch.inf]])
     counts = visit_counts(points, torch.zeros(2), torch.ones(2), 2)
-    assert counts.tolist() == [[1, 0], [3, 0]]
+    assert counts.tolist() == [[1, 0], [4, 0]]
     many = torch.rand(1000, 2, generator=generator())
     truth = torch.histogramdd(many, bins=[4, 4], range=[0.0, 1.0, 0.0, 1.0]).hist
     assert torch.equal(visit_counts(many, torch.zeros(2), torch.ones(2), 4), truth.long())

@@ -110,6 +110,11 @@ def test_learning_curve_keeps_the_points_that_all_seeds_have_reached() -> None:
     assert set(curve["seeds"]) == {3}
 
 
+def test_learning_curve_leaves_out_what_was_measured_in_no_seed() -> None:
+    rows = [{"seed": s, "env_steps": i, "eval_return": i or np.nan} for s in range(2) for i in range(3)]
+    assert list(learning_curve(pd.DataFrame(rows))["env_steps"]) == [1, 2]
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -127,6 +132,12 @@ def test_learning_curve_keeps_the_points_that_all_seeds_have_reached() -> None:
                 pd.DataFrame({"seed": [0, 0], "env_steps": [1, 1], "eval_return": [0.0, 100.0]})
             ),
             "several rows for one seed and 'env_steps': choose one variant",
+        ),
+        (
+            lambda: learning_curve(
+                pd.DataFrame({"seed": [0, 1], "env_steps": [5, 5], "eval_return": [1.0, np.nan]})
+            ),
+            "'eval_return' of seed 1 is NaN at 'env_steps' = 5: leave failed runs out on purpose",
         ),
     ],
 )

@@ -44,6 +44,12 @@ def test_it_learns_a_linear_system_and_the_same_seed_gives_the_same_model():
     assert bool((errors[0] < 0.03 * variance).all())
 
 
+def test_a_fit_that_breaks_down_says_so():
+    config = MultiStepConfig(num_steps=2, hidden_sizes=(8,), learning_rate=1e30)
+    with pytest.raises(FloatingPointError, match=r"the loss is (nan|inf): is learning_rate small enough"):
+        MultiStepModel(1, 1, config).fit(torch.randn(20, 3, 1), torch.randn(20, 2, 1), 10)
+
+
 def test_bad_input_is_named():
     model = MultiStepModel(2, 1, MultiStepConfig(num_steps=4))
     with pytest.raises(ValueError, match=r"actions has shape \[5, 3, 1\], expected \[5, 4, A\]"):
@@ -56,6 +62,8 @@ def test_bad_input_is_named():
         model.predict(torch.zeros(5, 3), torch.zeros(5, 4, 1))
     with pytest.raises(ValueError, match=r"actions has shape \[5, 4, 2\], expected \[\.\.\., 1\]"):
         model.predict(torch.zeros(5, 2), torch.zeros(5, 4, 2))
+    with pytest.raises(ValueError, match="no stretches"):
+        model.fit(torch.zeros(0, 5, 2), torch.zeros(0, 4, 1), 1)
     with pytest.raises(ValueError, match="hidden_sizes"):
         MultiStepConfig(hidden_sizes=(0,))
     with pytest.raises(ValueError, match="num_steps"):

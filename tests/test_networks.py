@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -13,8 +14,16 @@ from mbrl_course.ensembles import EnsembleConfig, GaussianEnsemble
 from mbrl_course.envs import get_task
 from mbrl_course.evaluation import collect_random
 from mbrl_course.mpc import make_score_fn
-from mbrl_course.networks import SCHEDULES, EnsembleMLP, orthogonal_mlp, relu_mlp, xavier_weights
+from mbrl_course.networks import (
+    SCHEDULES,
+    EnsembleMLP,
+    orthogonal_mlp,
+    relu_mlp,
+    rows_of_members,
+    xavier_weights,
+)
 from mbrl_course.pets import ParticleModel
+from mbrl_course.sac import SAC, SACConfig
 
 
 def make_network() -> tuple[EnsembleMLP, torch.Tensor]:
@@ -211,3 +220,33 @@ def test_widths_have_to_be_positive(hidden_sizes: tuple[int, ...]) -> None:
     ):
         with pytest.raises(ValueError, match=r"hidden_sizes is .*expected positive widths"):
             make()
+
+
+@pytest.mark.parametrize("num_rows", [20, 2000])
+def test_inputs_for_another_number_of_members_are_refused(num_rows: int) -> None:
+    """Also those that are large, of which each member is evaluated by itself."""
+    network, _ = make_network()
+    for num_members in (1, 2, 4):
+        with (
+            torch.no_grad(),
+            pytest.raises(ValueError, match=f"inputs for {num_members} members, expected 3"),
+        ):
+            network(torch.zeros(num_members, num_rows, 4))
+
+
+@pytest.mark.parametrize(
+    ("obs", "action"), [((2, 10, 4), (2, 10, 1)), ((10, 4), (9, 1)), ((3, 10, 4), (3, 9, 1))]
+)
+def test_rows_that_do_not_agree_are_refused_with_their_shapes(
+    obs: tuple[int, ...], action: tuple[int, ...]
+) -> None:
+    got = re.escape(f"obs has shape {list(obs)} and action {list(action)}")
+    with pytest.raises(ValueError, match=f"{got}, expected the same number of rows, for 3 members"):
+        rows_of_members(torch.zeros(obs), torch.zeros(action), 3, 4, 1)
+
+
+def test_networks_with_a_generator_leave_pytorchs_own_alone() -> None:
+    before, generator = torch.get_rng_state(), torch.Generator().manual_seed(0)
+    orthogonal_mlp((3, 8, 2), 0.01, generator)
+    SAC(3, torch.tensor([-1.0]), torch.tensor([1.0]), SACConfig(hidden_sizes=(8,)), generator)
+    assert torch.equal(torch.get_rng_state(), before)

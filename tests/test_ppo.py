@@ -193,6 +193,12 @@ def test_an_update_that_breaks_down_says_so():
         agent.update(batch)
 
 
+def test_an_update_without_an_epoch_is_refused():
+    agent = PPO("CartPole-v1", PPOConfig(num_envs=1, num_steps=4))
+    with pytest.raises(ValueError, match="num_epochs is 0, expected at least 1"):
+        agent.update(agent.collect(), num_epochs=0)
+
+
 def test_environments_without_vectors_are_refused():
     with pytest.raises(TypeError, match="expected vectors"):
         PPO("FrozenLake-v1")

@@ -144,3 +144,7 @@ def test_bad_input_is_named():
         filled().update_priorities(torch.arange(3), torch.ones(2))
     with pytest.raises(ValueError, match="NaN"):
         filled().update_priorities(torch.arange(1), torch.tensor([float("nan")]))
+    buffer = filled(num=3)
+    for row in (-1, 3):
+        with pytest.raises(ValueError, match=f"rows holds {row}, expected 0 to 2"):
+            buffer.update_priorities(torch.tensor([0, row]), torch.ones(2))

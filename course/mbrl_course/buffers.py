@@ -8,9 +8,11 @@ reactive agents based on reinforcement learning, planning and teaching").
 
 from __future__ import annotations
 
+from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -57,7 +59,8 @@ def check_transitions(batch: Batch, obs_dim: int, action_dim: int) -> Batch:
     for name, value, width in zip(Batch._fields, batch, widths, strict=True):
         dtype = torch.bool if width is None and name != "reward" else torch.float32
         try:
-            column = torch.as_tensor(value).to(dtype)
+            numbers = torch.as_tensor(value)
+            column = numbers.to(dtype)
         except (TypeError, ValueError, RuntimeError) as error:
             raise TypeError(f"{name} is a {type(value).__name__}, expected numbers: {error}") from None
         single = column.dim() == (0 if width is None else 1)
@@ -65,9 +68,10 @@ def check_transitions(batch: Batch, obs_dim: int, action_dim: int) -> Batch:
         count = len(column) if count is None and column.dim() else count
         expected = [count] if width is None else [count, width]
         if list(column.shape) != expected:
-            raise ValueError(f"{name} has shape {list(torch.as_tensor(value).shape)}, expected {expected}")
-        if dtype == torch.float32 and not bool(torch.isfinite(column).all()):
-            row = int((~torch.isfinite(column)).nonzero()[0, 0])
+            raise ValueError(f"{name} has shape {list(numbers.shape)}, expected {expected}")
+        finite = torch.isfinite(column if dtype == torch.float32 else numbers)  # as a bool, NaN would be True
+        if not bool(finite.all()):
+            row = int((~finite.view(len(column), -1)).nonzero()[0, 0])
             raise ValueError(f"{name} holds NaN or infinity (transition {row}), expected finite numbers")
         columns.append(column)
     return Batch(*columns)
@@ -90,9 +94,9 @@ class ReplayBuffer:
             ValueError: one of the three numbers is not a positive integer.
         """
         for name, value in (("capacity", capacity), ("obs_dim", obs_dim), ("action_dim", action_dim)):
-            if not isinstance(value, int) or value < 1:
+            if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name} is {value!r}, expected a positive integer")
-        self.capacity, self.obs_dim, self.action_dim = capacity, obs_dim, action_dim
+        self.capacity, self.obs_dim, self.action_dim = int(capacity), int(obs_dim), int(action_dim)
         self.data = Batch(
             obs=torch.zeros(capacity, obs_dim),
             action=torch.zeros(capacity, action_dim),
@@ -125,8 +129,8 @@ class ReplayBuffer:
             ValueError: a wrong shape, NaN or infinity; the buffer is left as it was.
             TypeError: something that is not numeric.
         """
-        if not torch.is_tensor(truncated) and truncated is False:
-            truncated = torch.zeros_like(torch.as_tensor(terminated), dtype=torch.bool)
+        if truncated is False:
+            truncated = np.zeros(np.shape(terminated), dtype=bool)
         batch = Batch(obs, action, reward, next_obs, terminated, truncated)
         batch = check_transitions(batch, self.obs_dim, self.action_dim)
         self.write(batch)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mbrl_course.envs.task import action_bounds
 from mbrl_course.mpc import Model, ScoreFunction, make_score_fn, rank_invalid_last
+from mbrl_course.validation import need_at_least, need_positive, need_whole
 
 Fill = Literal["repeat", "zero"]
 
@@ -113,9 +114,7 @@ class SearchConfig(Protocol):
 
 def check_search(config: SearchConfig, *counts: str) -> None:
     """Raises a ValueError that names the field where one of `counts` is below 1 or the warm start unknown."""
-    for name in counts:
-        if getattr(config, name) < 1:
-            raise ValueError(f"{name} is {getattr(config, name)}, expected at least 1")
+    need_whole(config, *counts)
     if config.warm_start not in ("repeat", "zero", None):
         raise ValueError(f"warm_start is {config.warm_start!r}, expected 'repeat', 'zero' or None")
 
@@ -153,10 +152,8 @@ class CEMConfig:
             raise ValueError(f"num_elites is {self.num_elites}, expected {expected}")
         if not 0 <= self.smoothing < 1:
             raise ValueError(f"smoothing is {self.smoothing}, expected in [0, 1)")
-        if not self.initial_std > 0:
-            raise ValueError(f"initial_std is {self.initial_std}, expected more than 0")
-        if not self.min_std >= 0:
-            raise ValueError(f"min_std is {self.min_std}, expected 0 or more")
+        need_positive(self, "initial_std")
+        need_at_least(self, 0, "min_std")
 
 
 def cem_plan(

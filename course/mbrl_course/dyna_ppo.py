@@ -35,6 +35,7 @@ from mbrl_course.imagination import (
 from mbrl_course.networks import check_widths
 from mbrl_course.ppo import PPO, PPOConfig, RolloutBatch
 from mbrl_course.seeding import independent_seeds
+from mbrl_course.validation import need_at_least, need_positive, need_whole
 
 
 class LearnedEnd(Protocol):
@@ -98,16 +99,11 @@ class DynaPPOConfig(PPOConfig):
         """Refuses values that make no sense, with the field's name."""
         super().__post_init__()
         check_widths(self.model_hidden_sizes, "model_hidden_sizes")
-        whole = ("ensemble_size", "model_batch_size", "buffer_capacity", "imag_rollouts", "imag_horizon")
-        for name in (*whole, "record_capacity"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
-        for name in ("model_epochs", "model_start", "imag_batches", "noise"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected 0 or more")
-        for name in ("model_learning_rate", "gate"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected more than 0")
+        need_whole(self, "ensemble_size", "model_batch_size", "buffer_capacity")
+        need_whole(self, "imag_rollouts", "imag_horizon", "record_capacity")
+        need_whole(self, "model_epochs", "model_start", "imag_batches", least=0)
+        need_at_least(self, 0, "noise")
+        need_positive(self, "model_learning_rate", "gate")
         if self.imag_epochs is not None and self.imag_epochs < 1:
             raise ValueError(f"imag_epochs is {self.imag_epochs}, expected at least 1, or None")
         if self.gate < math.inf and self.ensemble_size == 1:

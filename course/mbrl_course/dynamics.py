@@ -32,6 +32,7 @@ from mbrl_course.fitting import (
     with_supervised_noise,
 )
 from mbrl_course.networks import ACTIVATIONS, PRECISIONS, EnsembleMLP, rows_of_members
+from mbrl_course.validation import need_positive, need_whole
 
 
 class Normalizer(nn.Module):
@@ -177,17 +178,14 @@ class DynamicsConfig:
 
     def __post_init__(self) -> None:
         """Refuses values that make no sense, with the field's name."""
-        for name in ("ensemble_size", "batch_size", "patience"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
+        need_whole(self, "ensemble_size", "batch_size", "patience")
         if not all(size >= 1 for size in self.hidden_sizes):
             raise ValueError(f"hidden_sizes is {self.hidden_sizes}, expected positive widths")
         if self.activation not in ACTIVATIONS:
             raise ValueError(f"activation is {self.activation!r}, expected one of {sorted(ACTIVATIONS)}")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision is {self.precision!r}, expected one of {sorted(PRECISIONS)}")
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate is {self.learning_rate}, expected more than 0")
+        need_positive(self, "learning_rate")
         if not 0 <= self.holdout_fraction < 1:
             raise ValueError(f"holdout_fraction is {self.holdout_fraction}, expected in [0, 1)")
 

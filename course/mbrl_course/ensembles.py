@@ -5,9 +5,9 @@ A model that is wrong and sure of it misleads every planner. Two kinds of doubt 
 PETS, Section 4):
 
 - *aleatoric*: the world itself is noisy; each network predicts a Gaussian with a variance of its own;
-- *epistemic*: there were too few data here; several networks, trained on their own bootstrap of the data,
-  disagree (Lakshminarayanan et al., 2017, "Simple and scalable predictive uncertainty estimation using
-  deep ensembles").
+- *epistemic*: there were too few data here; several networks, each from first weights of its own
+  (Lakshminarayanan et al., 2017, "Simple and scalable predictive uncertainty estimation using deep
+  ensembles") and trained on its own bootstrap of the data (PETS), disagree.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from mbrl_course.networks import (
     xavier_weights,
 )
 from mbrl_course.seeding import independent_seeds
+from mbrl_course.validation import need_at_least, need_positive, need_whole
 
 if TYPE_CHECKING:
     from mbrl_course.compiling import CompiledGradient
@@ -70,7 +71,8 @@ def bound_log_var(log_var: Tensor, min_log_var: Tensor, max_log_var: Tensor) -> 
         max_log_var: upper bound, [D].
 
     Returns:
-        Between the bounds (exceeding the upper one by log 2 at the very most), [..., D].
+        Between the bounds (exceeding the upper one by log 2 at the very most, where it is above the lower
+        one), [..., D].
     """
     log_var = max_log_var - softplus(max_log_var - log_var)
     return min_log_var + softplus(log_var - min_log_var)
@@ -193,9 +195,7 @@ class EnsembleConfig:
 
     def __post_init__(self) -> None:
         """Refuses values that make no sense, with the field's name."""
-        for name in ("ensemble_size", "num_elites", "batch_size", "patience"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
+        need_whole(self, "ensemble_size", "num_elites", "batch_size", "patience")
         check_widths(self.hidden_sizes)
         if self.num_elites > self.ensemble_size:
             expected = f"at most the ensemble_size {self.ensemble_size}"
@@ -204,11 +204,8 @@ class EnsembleConfig:
             raise ValueError(f"activation is {self.activation!r}, expected one of {sorted(ACTIVATIONS)}")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision is {self.precision!r}, expected one of {sorted(PRECISIONS)}")
-        for name in ("weight_decay", "bound_penalty"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected 0 or more")
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate is {self.learning_rate}, expected more than 0")
+        need_at_least(self, 0, "weight_decay", "bound_penalty")
+        need_positive(self, "learning_rate")
         if self.init_gain is not None and not self.init_gain > 0:
             raise ValueError(f"init_gain is {self.init_gain}, expected more than 0, or None")
         if not 0 <= self.holdout_fraction < 1:
@@ -245,7 +242,7 @@ class GaussianEnsemble(nn.Module):
     """E networks, each of which predicts a Gaussian over the normalised change of the state (and the reward).
 
     Its `state_dict` is that of the weights, the normalizers and the elites; to go on with a fit, save that of
-    `optimizer`, too.
+    `optimizer`, too, and the state of `generator`, if you pass none to `fit`.
 
     Attributes:
         network: the networks, as one batched `EnsembleMLP` with two outputs per predicted dimension.

@@ -284,8 +284,8 @@ def learning_curve(
         One row per value of `x` that every seed has reached: the columns `x`, "iqm", "low", "high", "seeds".
 
     Raises:
-        ValueError: a column is missing, a seed has several rows for one value of `x`, or the seeds share no
-            value.
+        ValueError: a column is missing, a seed has several rows for one value of `x`, or NaN where others
+            have a score, or the seeds share no value.
     """
     missing = [column for column in ("seed", x, y) if column not in frame.columns]
     if missing:
@@ -294,7 +294,14 @@ def learning_curve(
         raise ValueError(
             f"the table has several rows for one seed and {x!r}: choose one variant of them first"
         )
-    table = frame.pivot_table(index="seed", columns=x, values=y).dropna(axis="columns")
+    measured = frame[frame.groupby(x)[y].transform("count") > 0]  # elsewhere no seed has a score, on purpose
+    if measured[y].isna().any():
+        row = measured[measured[y].isna()].iloc[0]
+        raise ValueError(
+            f"{y!r} of seed {row['seed']:g} is NaN at {x!r} = {row[x]:g}: leave failed runs out on purpose, "
+            "or score them"
+        )
+    table = measured.pivot(index="seed", columns=x, values=y).dropna(axis="columns")
     if table.empty:
         raise ValueError(f"no value of {x!r} has been reached by every seed")
     point, low, high = aggregate_curves(table.to_numpy(), confidence=confidence)

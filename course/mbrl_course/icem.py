@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mbrl_course.cem import Fill, WarmStartPlanner, check_search, refit_to_elites
 from mbrl_course.mpc import make_score_fn, rank_invalid_last
+from mbrl_course.validation import need_at_least, need_in_unit, need_positive
 
 
 def colored_noise(beta: float, shape: tuple[int, ...], generator: torch.Generator | None = None) -> Tensor:
@@ -81,14 +82,12 @@ class ICEMConfig:
         if self.num_elites > self.population_size:
             expected = f"at most the population_size {self.population_size}"
             raise ValueError(f"num_elites is {self.num_elites}, expected {expected}")
-        if not 0 <= self.smoothing < 1 or not 0 <= self.kept_elites <= 1:
-            got = f"smoothing is {self.smoothing} and kept_elites {self.kept_elites}"
-            raise ValueError(f"{got}, expected in [0, 1) and in [0, 1]")
-        if not self.population_decay >= 1:
-            raise ValueError(f"population_decay is {self.population_decay}, expected at least 1")
-        if not self.initial_std > 0 or not self.min_std >= 0 or not self.noise_beta >= 0:
-            got = f"initial_std is {self.initial_std}, min_std {self.min_std}, noise_beta {self.noise_beta}"
-            raise ValueError(f"{got}, expected more than 0, 0 or more, and 0 or more")
+        if not 0 <= self.smoothing < 1:
+            raise ValueError(f"smoothing is {self.smoothing}, expected in [0, 1)")
+        need_in_unit(self, "kept_elites")
+        need_at_least(self, 1, "population_decay")
+        need_positive(self, "initial_std")
+        need_at_least(self, 0, "min_std", "noise_beta")
 
 
 class ICEMPlanner(WarmStartPlanner[ICEMConfig]):

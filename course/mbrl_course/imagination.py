@@ -170,7 +170,7 @@ def visit_counts(points: Tensor, low: Tensor, high: Tensor, num_bins: int) -> Te
     Returns:
         Counts, int64 [B, B]; the first axis is the first coordinate.
     """
-    cells = ((points - low) / (high - low) * num_bins).long().clamp(0, num_bins - 1)  # [N, 2]
+    cells = ((points - low) / (high - low) * num_bins).clamp(0, num_bins - 1).long()  # [N, 2]
     return torch.bincount(cells[:, 0] * num_bins + cells[:, 1], minlength=num_bins**2).view(num_bins, -1)
 
 

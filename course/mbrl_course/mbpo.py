@@ -39,6 +39,7 @@ from mbrl_course.ppo import Counters
 from mbrl_course.prioritized import PrioritizedReplayBuffer
 from mbrl_course.sac import SAC, SACConfig
 from mbrl_course.seeding import independent_seeds
+from mbrl_course.validation import need_in_unit, need_positive, need_whole
 
 
 @dataclass(frozen=True)
@@ -101,15 +102,12 @@ class MBPOConfig(SACConfig):
         """Refuses values that make no sense, with the field's name."""
         super().__post_init__()
         check_widths(self.model_hidden_sizes, "model_hidden_sizes")
-        whole = ("start_steps", "updates_per_step", "buffer_capacity", "num_rollouts", "retained_fits")
-        for name in (*whole, "model_every", "model_epochs", "model_batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
-        for name in ("real_ratio", "priority_alpha", "priority_beta"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected in [0, 1]")
-        if len(self.rollout_lengths) != 2 or min(self.rollout_lengths) < 0:
-            raise ValueError(f"rollout_lengths is {self.rollout_lengths}, expected two numbers of at least 0")
+        need_whole(self, "start_steps", "updates_per_step", "buffer_capacity", "num_rollouts")
+        need_whole(self, "retained_fits", "model_every", "model_epochs", "model_batch_size")
+        need_in_unit(self, "real_ratio", "priority_alpha", "priority_beta")
+        need_whole(self, "rollout_lengths", least=0)
+        if len(self.rollout_lengths) != 2:
+            raise ValueError(f"rollout_lengths is {self.rollout_lengths}, expected two numbers")
         if len(self.rollout_steps) != 2 or self.rollout_steps[0] >= self.rollout_steps[1]:
             raise ValueError(f"rollout_steps is {self.rollout_steps}, expected two increasing numbers")
         if self.rollout_lengths[1] == 0 < self.rollout_lengths[0]:
@@ -120,8 +118,7 @@ class MBPOConfig(SACConfig):
         if self.penalty > 0 and self.num_elites == 1:
             got = f"penalty is {self.penalty} and num_elites 1"
             raise ValueError(f"{got}, expected at least 2 elites: one alone never disagrees")
-        if not self.model_learning_rate > 0:
-            raise ValueError(f"model_learning_rate is {self.model_learning_rate}, expected more than 0")
+        need_positive(self, "model_learning_rate")
         if self.lr_schedule not in SCHEDULES:
             raise ValueError(f"lr_schedule is {self.lr_schedule!r}, expected one of {sorted(SCHEDULES)}")
         self.ensemble()  # checks ensemble_size and num_elites

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from mbrl_course.buffers import Batch, concatenate
 from mbrl_course.envs.task import Task, action_bounds, observed
+from mbrl_course.validation import need_whole
 
 StepFunction = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 """`step(obs [E, N, D], action [E, N, A]) -> next_obs [E, N, D], reward [E, N], terminated [E, N]`."""
@@ -255,9 +256,7 @@ class RandomShootingConfig:
 
     def __post_init__(self) -> None:
         """Refuses values that make no sense, with the field's name."""
-        for name in ("num_sequences", "horizon"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
+        need_whole(self, "num_sequences", "horizon")
 
 
 class RandomShootingPlanner:

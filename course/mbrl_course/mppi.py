@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mbrl_course.cem import Fill, WarmStartPlanner, check_search, sample_sequences
 from mbrl_course.mpc import make_score_fn, rank_invalid_last
+from mbrl_course.validation import need_positive
 
 
 def mppi_weights(scores: Tensor, temperature: float) -> Tensor:
@@ -60,9 +61,7 @@ class MPPIConfig:
     def __post_init__(self) -> None:
         """Refuses values that make no sense, with the field's name."""
         check_search(self, "population_size", "num_iterations", "horizon")
-        for name in ("std", "temperature"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected more than 0")
+        need_positive(self, "std", "temperature")
 
 
 class MPPIPlanner(WarmStartPlanner[MPPIConfig]):

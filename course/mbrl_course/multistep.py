@@ -7,6 +7,7 @@ each k (Asadi et al., 2019, "Combating the compounding-error problem with a mult
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,7 @@ from tqdm.auto import tqdm
 
 from mbrl_course.dynamics import Normalizer, training_step
 from mbrl_course.networks import EnsembleMLP, check_widths
+from mbrl_course.validation import need_positive, need_whole
 
 
 def mask_later_actions(actions: Tensor) -> Tensor:
@@ -50,11 +52,8 @@ class MultiStepConfig:
     def __post_init__(self) -> None:
         """Refuses values that make no sense, with the field's name."""
         check_widths(self.hidden_sizes)
-        for name in ("num_steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate is {self.learning_rate}, expected more than 0")
+        need_whole(self, "num_steps", "batch_size")
+        need_positive(self, "learning_rate")
 
 
 class MultiStepModel(nn.Module):
@@ -115,9 +114,13 @@ class MultiStepModel(nn.Module):
             The loss of each step (normalised units, averaged over k).
 
         Raises:
-            ValueError: the stretches have another length than `num_steps`, or hold NaN or infinity.
+            ValueError: there are no stretches, or they have another length than `num_steps`, or hold NaN or
+                infinity.
+            FloatingPointError: the loss is not finite any more.
         """
         self._check(obs[:, 0], actions)
+        if len(obs) == 0:
+            raise ValueError("obs holds no stretches, expected at least one")
         if not bool(obs.isfinite().all() and actions.isfinite().all()):
             raise ValueError("obs or actions hold NaN or infinity, expected finite numbers")
         if obs.shape[1] != self.config.num_steps + 1:
@@ -132,7 +135,10 @@ class MultiStepModel(nn.Module):
         for _ in tqdm(range(num_updates), "gradient steps", disable=not progress, leave=False):
             rows = torch.randint(len(obs), (self.config.batch_size,), generator=generator)  # [B]
             inputs = self._inputs(obs[rows, 0], actions[rows])  # [K, B, D + K * A]
-            losses.append(training_step(self.network, self.optimizer, inputs, targets[rows].transpose(0, 1)))
+            loss = training_step(self.network, self.optimizer, inputs, targets[rows].transpose(0, 1))
+            if not math.isfinite(loss):
+                raise FloatingPointError(f"the loss is {loss}: is learning_rate small enough?")
+            losses.append(loss)
         return losses
 
     @torch.no_grad()

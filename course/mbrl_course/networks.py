@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import skip_init
 
 from mbrl_course.products import Linear, by_onednn, onednn_layer
 
@@ -97,12 +98,17 @@ class EnsembleMLP(nn.Module):
 
         Returns:
             [E, N, out], of the type of `x`.
+
+        Raises:
+            ValueError: inputs for another number of members.
         """
         weights, biases = self._parameters_in(precision)
         if members is not None:
             weights, biases = [w[members] for w in weights], [b[members] for b in biases]
         if x.dim() == 2:
             x = x.expand(len(weights[0]), *x.shape)  # [E, N, in]
+        if len(x) != len(weights[0]):
+            raise ValueError(f"x has inputs for {len(x)} members, expected {len(weights[0])}")
         kind = x.dtype
         if precision is not None:
             x = x.to(precision)
@@ -167,8 +173,16 @@ def rows_of_members(
         if value.dim() not in (2, 3) or value.shape[-1] != width:
             expected = f"[N, {width}] or [E, N, {width}]"
             raise ValueError(f"{name} has shape {list(value.shape)}, expected {expected}")
-    # NumPy's is twenty times as fast as torch.broadcast_shapes, and planners come by here for each step
-    batch = np.broadcast_shapes(obs.shape[:-1], action.shape[:-1], (num_members, 1))
+    try:
+        # NumPy's is twenty times as fast as torch.broadcast_shapes, and planners come by here for each step
+        batch = np.broadcast_shapes(obs.shape[:-1], action.shape[:-1], (num_members, 1))
+    except ValueError:
+        batch = ()
+    if len(batch) != 2 or batch[0] != num_members:
+        got = f"obs has shape {list(obs.shape)} and action {list(action.shape)}"
+        raise ValueError(
+            f"{got}, expected the same number of rows, for {num_members} members or for all alike"
+        )
     return obs.expand(*batch, -1), action.expand(*batch, -1)
 
 
@@ -180,7 +194,7 @@ def orthogonal_mlp(
     layers: list[nn.Module] = []
     for index, (fan_in, fan_out) in enumerate(pairwise(sizes)):
         last = index == len(sizes) - 2
-        layer = nn.Linear(fan_in, fan_out)
+        layer = skip_init(nn.Linear, fan_in, fan_out)  # else it draws from PyTorch's own generator
         nn.init.orthogonal_(layer.weight, last_gain if last else 2**0.5, generator=generator)
         nn.init.zeros_(layer.bias)
         layers += [layer] if last else [layer, nn.Tanh()]
@@ -192,7 +206,7 @@ def relu_mlp(sizes: tuple[int, ...], generator: torch.Generator | None = None) -
     check_widths(sizes[1:-1])
     layers: list[nn.Module] = []
     for fan_in, fan_out in pairwise(sizes):
-        layer = Linear(fan_in, fan_out)
+        layer = skip_init(Linear, fan_in, fan_out)  # else it draws from PyTorch's own generator
         for parameter in (layer.weight, layer.bias):
             nn.init.uniform_(parameter, -(fan_in**-0.5), fan_in**-0.5, generator=generator)
         layers += [layer, nn.ReLU(inplace=True)]

@@ -6,7 +6,7 @@ drawn from is the whole difference between the variants:
 
 - TS1: at every step a member drawn anew, so the members' disagreement acts like noise;
 - TS-infinity: the same member all the way, so each future is one that a single model believes in;
-- mean: the mean of all members' means, one particle, as if nothing were uncertain;
+- mean: the mean of the elites' means, one particle, as if nothing were uncertain;
 - single: one member per episode, drawn at its start, as in posterior sampling (Osband et al., 2013).
 
 To a planner of weeks 2 and 3 the P particles look like the members of an ensemble: it needs no change.
@@ -35,6 +35,7 @@ from mbrl_course.mpc import (
     run_episode,
 )
 from mbrl_course.mppi import MPPIConfig, MPPIPlanner
+from mbrl_course.validation import need_at_least, need_whole
 
 Propagation = Literal["ts1", "ts_inf", "mean", "single"]
 PROPAGATIONS: tuple[Propagation, ...] = ("ts1", "ts_inf", "mean", "single")
@@ -183,17 +184,14 @@ class PETSConfig:
             raise ValueError(
                 "robust is 'worst', expected propagation 'ts_inf': members must keep their particles"
             )
-        for name in ("num_particles", "num_trials"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
+        need_whole(self, "num_particles", "num_trials")
         if self.robust == "variance" and (self.propagation == "mean" or self.num_particles == 1):
             got = (
                 f"robust is 'variance', propagation {self.propagation!r}, num_particles {self.num_particles}"
             )
             raise ValueError(f"{got}, expected several particles: the future of one alone has no variance")
-        for name in ("penalty", "max_epochs"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected 0 or more")
+        need_at_least(self, 0, "penalty")
+        need_whole(self, "max_epochs", least=0)
 
 
 class ParticleModel:

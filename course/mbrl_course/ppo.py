@@ -22,6 +22,7 @@ from torch.distributions import Categorical, Distribution, Independent, Normal
 from mbrl_course.envs.resumable import ResumableEnv
 from mbrl_course.networks import check_widths, orthogonal_mlp
 from mbrl_course.seeding import independent_seeds
+from mbrl_course.validation import need_at_least, need_in_unit, need_positive, need_whole
 
 
 def generalized_advantages(
@@ -129,18 +130,11 @@ class PPOConfig:
     def __post_init__(self) -> None:
         """Refuses values that make no sense, with the field's name."""
         check_widths(self.hidden_sizes)
-        for name, least in (("num_envs", 1), ("num_steps", 1), ("num_epochs", 1), ("minibatch_size", 2)):
-            if getattr(self, name) < least:  # one row alone has no normalised advantage
-                raise ValueError(f"{name} is {getattr(self, name)}, expected at least {least}")
-        for name in ("gamma", "gae_lambda"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected in [0, 1]")
-        for name in ("learning_rate", "clip", "max_grad_norm"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected more than 0")
-        for name in ("value_coef", "entropy_coef"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected 0 or more")
+        need_whole(self, "num_envs", "num_steps", "num_epochs")
+        need_whole(self, "minibatch_size", least=2)  # one row alone has no normalised advantage
+        need_in_unit(self, "gamma", "gae_lambda")
+        need_positive(self, "learning_rate", "clip", "max_grad_norm")
+        need_at_least(self, 0, "value_coef", "entropy_coef")
 
 
 class ActorCritic(nn.Module):
@@ -380,11 +374,15 @@ class PPO:
             The mean loss of the minibatches; NaN where no row of the batch is valid.
 
         Raises:
+            ValueError: `num_epochs` is below 1.
             FloatingPointError: the loss is not finite any more.
         """
+        num_epochs = self.config.num_epochs if num_epochs is None else num_epochs
+        if num_epochs < 1:
+            raise ValueError(f"num_epochs is {num_epochs}, expected at least 1")
         rows = RolloutBatch(*(column.flatten(0, 1)[batch.valid.flatten()] for column in batch))  # [B, ...]
         losses = []
-        for _ in range(num_epochs or self.config.num_epochs):
+        for _ in range(num_epochs):
             order = torch.randperm(len(rows.obs), generator=self.generator)
             for chosen in order.split(self.config.minibatch_size):
                 if len(chosen) < 2:  # one row has no standard deviation

@@ -191,13 +191,18 @@ class PrioritizedReplayBuffer(ReplayBuffer):
         """Sets the priorities of `rows` [B] from fresh TD or prediction errors [B].
 
         Raises:
-            ValueError: the shapes differ, or an error is NaN or infinite.
+            ValueError: the shapes differ, an error is NaN or infinite, or a row holds no transition.
         """
         if rows.shape != errors.shape:
             raise ValueError(f"errors has shape {list(errors.shape)}, expected {list(rows.shape)}, as rows")
         if not bool(torch.isfinite(errors).all()):
             raise ValueError("errors holds NaN or infinity, expected finite numbers")
         if len(rows):
+            empty = rows[(rows < 0) | (rows >= self.size)]
+            if len(empty):
+                raise ValueError(
+                    f"rows holds {int(empty[0])}, expected 0 to {self.size - 1}, all that is stored"
+                )
             values = priorities(errors.detach().double(), self.alpha, self.epsilon)
             self.tree.set(rows, values)
             self.max_priority = max(self.max_priority, values.max().item())

@@ -20,6 +20,7 @@ from torch.nn.functional import softplus
 from mbrl_course.buffers import Batch
 from mbrl_course.envs.task import action_bounds
 from mbrl_course.networks import check_widths, relu_mlp, xavier_weights
+from mbrl_course.validation import need_at_least, need_in_unit, need_positive, need_whole
 
 if TYPE_CHECKING:
     from mbrl_course.compiling import CompiledGradient
@@ -152,20 +153,14 @@ class SACConfig:
     def __post_init__(self) -> None:
         """Refuses values that make no sense, with the field's name."""
         check_widths(self.hidden_sizes)
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size is {self.batch_size}, expected at least 1")
-        for name in ("gamma", "tau"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected in [0, 1]")
+        need_whole(self, "batch_size")
+        need_in_unit(self, "gamma", "tau")
         if not math.isfinite(self.target_entropy):
             raise ValueError(f"target_entropy is {self.target_entropy}, expected a finite number")
-        for name in ("learning_rate", "initial_temperature"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected more than 0")
+        need_positive(self, "learning_rate", "initial_temperature")
         if self.init_gain is not None and not self.init_gain > 0:
             raise ValueError(f"init_gain is {self.init_gain}, expected more than 0, or None")
-        if not self.exploration_noise >= 0:
-            raise ValueError(f"exploration_noise is {self.exploration_noise}, expected 0 or more")
+        need_at_least(self, 0, "exploration_noise")
 
 
 class Actor(nn.Module):
@@ -247,9 +242,7 @@ class SAC:
         if config.init_gain is not None:
             for networks in (self.actor, self.critics):
                 xavier_weights(networks, config.init_gain, generator)
-        self.targets = Critics(obs_dim, action_dim, config.hidden_sizes)
-        self.targets.load_state_dict(self.critics.state_dict())
-        self.targets.requires_grad_(False)
+        self.targets = copy.deepcopy(self.critics).requires_grad_(False)
         # looked up once: to walk through the modules in every update takes a tenth of the time
         self._critic_weights = [*self.critics.parameters()]
         self._target_weights = [*self.targets.parameters()]

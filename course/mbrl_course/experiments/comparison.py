@@ -9,12 +9,12 @@ import torch
 
 from mbrl_course.envs import Task, get_task
 from mbrl_course.evaluation import evaluate_together
-from mbrl_course.experiments.config import need_at_least, need_some
 from mbrl_course.experiments.runner import Run
 from mbrl_course.experiments.variants import CountingModel, ledger, settings_of
 from mbrl_course.experiments.week03 import planner_return
 from mbrl_course.experiments.week05 import PETSTrialsConfig, keep_trials, restored_trials, run_trials
 from mbrl_course.experiments.week07 import MBPORunConfig, train_mbpo
+from mbrl_course.validation import need_at_least, need_in_unit, need_some
 
 if TYPE_CHECKING:  # in a class these may be the student's own, so they are imported when needed
     from mbrl_course.buffers import Batch
@@ -74,8 +74,7 @@ class ComparisonConfig:
         need_at_least(self, 1, "num_eval_episodes", "ensemble_size", "num_iterations", "horizon")
         need_at_least(self, 1, "hidden_sizes", "model_epochs")
         need_at_least(self, 2, "population_size")
-        if not 0 <= self.gamma <= 1:
-            raise ValueError(f"gamma is {self.gamma}, expected in [0, 1]")
+        need_in_unit(self, "gamma")
 
 
 def run_comparison(config: ComparisonConfig, run: Run) -> None:

@@ -17,52 +17,6 @@ class ConfigError(ValueError):
     """A configuration was asked for that there is not; the message names the field."""
 
 
-def need_at_least(config: Any, least: float, *names: str) -> None:
-    """Checks numbers of a configuration, or all of a field's numbers.
-
-    Raises:
-        ValueError: one is smaller, or NaN.
-    """
-    for name in names:
-        value = getattr(config, name)
-        each = isinstance(value, tuple)
-        if not all(number >= least for number in (value if each else (value,))):
-            expected = f"at least {least}" if least else "0 or more"
-            raise ValueError(f"{name} is {value}, expected {expected}{' each' * each}")
-
-
-def need_positive(config: Any, *names: str) -> None:
-    """Checks numbers of a configuration.
-
-    Raises:
-        ValueError: one is 0, negative, or NaN.
-    """
-    for name in names:
-        if not getattr(config, name) > 0:
-            raise ValueError(f"{name} is {getattr(config, name)}, expected more than 0")
-
-
-def need_some(config: Any, *names: str) -> None:
-    """Checks fields that hold several values.
-
-    Raises:
-        ValueError: one is empty.
-    """
-    for name in names:
-        if not getattr(config, name):
-            raise ValueError(f"{name} is empty, expected at least one value")
-
-
-def need_share(config: Any, name: str) -> None:
-    """Checks a share of which something has to be left.
-
-    Raises:
-        ValueError: it is not above 0, or is above 1.
-    """
-    if not 0 < getattr(config, name) <= 1:
-        raise ValueError(f"{name} is {getattr(config, name)}, expected above 0 and at most 1")
-
-
 def with_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:
     """The configuration with some fields replaced.
 

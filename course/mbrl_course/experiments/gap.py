@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from mbrl_course.experiments.config import need_at_least
 from mbrl_course.experiments.runner import Run
 from mbrl_course.experiments.uncertainty import EnsembleFitConfig, doubt
+from mbrl_course.validation import need_at_least
 
 if TYPE_CHECKING:  # in a class these may be the student's own, so they are imported when needed
     from mbrl_course.buffers import Batch

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from mbrl_course.envs import Task, get_task
 from mbrl_course.evaluation import collect, collect_random
-from mbrl_course.experiments.config import need_at_least, need_positive
 from mbrl_course.experiments.runner import Run
 from mbrl_course.experiments.uncertainty import doubt, step_scale, with_sensor_noise
 from mbrl_course.experiments.variants import Variants, each_variant, ledger, settings_of
 from mbrl_course.experiments.week01 import holding_policy
+from mbrl_course.validation import need_at_least, need_in_unit, need_positive
 
 if TYPE_CHECKING:  # in a class these may be the student's own, so they are imported when needed
     from mbrl_course.buffers import Batch
@@ -72,9 +72,7 @@ class ReplayConfig(Variants):
         need_at_least(self, 1, "num_points", "ensemble_size", "batch_size")
         need_at_least(self, 1, "hidden_sizes")
         need_at_least(self, 0, "noise")
-        for name in ("alpha", "beta"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected in [0, 1]")
+        need_in_unit(self, "alpha", "beta")
         need_positive(self, "learning_rate")
         if self.num_points > self.gradient_steps:
             expected = f"at most gradient_steps = {self.gradient_steps}"

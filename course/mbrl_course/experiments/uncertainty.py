@@ -11,9 +11,9 @@ from torch import Tensor
 
 from mbrl_course.envs import Task, get_task
 from mbrl_course.evaluation import collect_random
-from mbrl_course.experiments.config import need_at_least, need_positive
 from mbrl_course.experiments.runner import Run
 from mbrl_course.experiments.variants import Variants, each_variant, ledger, settings_of
+from mbrl_course.validation import need_at_least, need_positive
 
 if TYPE_CHECKING:  # in a class these may be the student's own, so they are imported when needed
     from mbrl_course.buffers import Batch

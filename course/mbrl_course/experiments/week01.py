@@ -13,9 +13,9 @@ from torch import Tensor
 
 from mbrl_course.envs import Task, get_task
 from mbrl_course.evaluation import Policy, collect, collect_random, random_policy
-from mbrl_course.experiments.config import need_at_least, need_positive, need_some
 from mbrl_course.experiments.runner import Experiment, Objective, Run
 from mbrl_course.experiments.variants import scales
+from mbrl_course.validation import need_at_least, need_positive, need_some
 
 if TYPE_CHECKING:  # in a class these may be the student's own, so they are imported when needed
     from mbrl_course.buffers import Batch

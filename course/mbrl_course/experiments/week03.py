@@ -11,10 +11,10 @@ from torch import Tensor
 
 from mbrl_course.envs import Task, get_task
 from mbrl_course.evaluation import evaluate
-from mbrl_course.experiments.config import need_at_least, need_share, need_some
 from mbrl_course.experiments.runner import Experiment, Objective, Run
 from mbrl_course.experiments.variants import CountingModel, scales
 from mbrl_course.experiments.week02 import CHEETAH, MPCVariantsConfig, run_mpc_variants
+from mbrl_course.validation import need_at_least, need_share, need_some
 
 if TYPE_CHECKING:  # in a class these may be the student's own, so they are imported when needed
     from mbrl_course.icem import ICEMConfig

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from mbrl_course.envs import get_task
 from mbrl_course.evaluation import Policy, collect, collect_random
-from mbrl_course.experiments.config import need_at_least
 from mbrl_course.experiments.gap import GapConfig, run_gap
 from mbrl_course.experiments.replay import ReplayConfig, run_replay
 from mbrl_course.experiments.runner import Experiment, Objective, Run
@@ -34,6 +33,7 @@ from mbrl_course.experiments.variants import (
 )
 from mbrl_course.experiments.week01 import holding_policy
 from mbrl_course.experiments.week02 import MPCVariantsConfig, run_mpc_variants
+from mbrl_course.validation import need_at_least
 
 if TYPE_CHECKING:  # in a class these may be the student's own, so they are imported when needed
     from mbrl_course.buffers import Batch

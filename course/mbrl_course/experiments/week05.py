@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from mbrl_course.envs import Task, get_task
-from mbrl_course.experiments.config import ConfigError, need_at_least, need_share
+from mbrl_course.experiments.config import ConfigError
 from mbrl_course.experiments.runner import Experiment, Run
 from mbrl_course.experiments.solved import SOLVED_AT
 from mbrl_course.experiments.variants import Variants, each_variant, ledger, one_field, scales, settings_of
+from mbrl_course.validation import need_at_least, need_share
 
 if TYPE_CHECKING:  # in a class these may be the student's own, so they are imported when needed
     from mbrl_course.dynamics import DynamicsModel

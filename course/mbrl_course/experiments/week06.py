@@ -11,12 +11,12 @@ from torch import Tensor
 
 from mbrl_course.envs import Task, get_task
 from mbrl_course.evaluation import Policy, collect, evaluate_together
-from mbrl_course.experiments.config import need_at_least
 from mbrl_course.experiments.runner import Experiment, Run
 from mbrl_course.experiments.solved import SOLVED_AT
 from mbrl_course.experiments.variants import Variants, each_variant, ledger, one_field, scales, settings_of
 from mbrl_course.experiments.week05 import PETSTrialsConfig, run_pets
 from mbrl_course.seeding import independent_seeds
+from mbrl_course.validation import need_at_least
 
 if TYPE_CHECKING:  # in a class these may be the student's own, so they are imported when needed
     from mbrl_course.dyna_ppo import DynaPPO, DynaPPOConfig

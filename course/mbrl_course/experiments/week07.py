@@ -11,7 +11,6 @@ from torch import Tensor
 
 from mbrl_course.envs import Task, get_task
 from mbrl_course.evaluation import collect_random, evaluate_together
-from mbrl_course.experiments.config import need_at_least, need_positive, need_some
 from mbrl_course.experiments.runner import Experiment, Objective, Run
 from mbrl_course.experiments.solved import SOLVED_AT
 from mbrl_course.experiments.variants import (
@@ -25,6 +24,7 @@ from mbrl_course.experiments.variants import (
     variant_of,
     variant_settings,
 )
+from mbrl_course.validation import need_at_least, need_positive, need_some
 
 if TYPE_CHECKING:  # in a class this may be the student's own, so it is imported when needed
     from mbrl_course.buffers import Batch

@@ -37,10 +37,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -75,6 +77,7 @@ from mbrl_course.plotting import (
     plot_trajectories,
     use_style,
 )
+from mbrl_course.validation import need_positive, need_whole
 
 use_style()
 

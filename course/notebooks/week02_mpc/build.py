@@ -63,6 +63,7 @@ from mbrl_course.envs.task import Task, action_bounds, observed
 from mbrl_course.evaluation import collect, collect_random, evaluate
 from mbrl_course.films import episode_film
 from mbrl_course.plotting import COLORS, GREY, new_axes, use_style
+from mbrl_course.validation import need_whole
 
 use_style()
 

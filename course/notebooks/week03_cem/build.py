@@ -72,6 +72,7 @@ from mbrl_course.mpc import (
     run_episode,
 )
 from mbrl_course.plotting import COLORS, new_axes, plot_search, use_style
+from mbrl_course.validation import need_at_least, need_in_unit, need_positive, need_whole
 
 use_style()
 

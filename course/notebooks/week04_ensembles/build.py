@@ -71,6 +71,7 @@ from mbrl_course.networks import (
 )
 from mbrl_course.plotting import COLORS, GREY, new_axes, use_style
 from mbrl_course.seeding import independent_seeds
+from mbrl_course.validation import need_at_least, need_positive, need_whole
 
 use_style()
 

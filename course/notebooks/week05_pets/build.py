@@ -70,6 +70,7 @@ from mbrl_course.mpc import (
 )
 from mbrl_course.mppi import MPPIConfig, MPPIPlanner
 from mbrl_course.plotting import COLORS, GREY, new_axes, use_style
+from mbrl_course.validation import need_at_least, need_whole
 
 use_style()
 

@@ -75,6 +75,7 @@ from mbrl_course.networks import check_widths, orthogonal_mlp
 from mbrl_course.pets import worst_case
 from mbrl_course.plotting import COLORS, GREY, new_axes, use_style
 from mbrl_course.seeding import independent_seeds
+from mbrl_course.validation import need_at_least, need_in_unit, need_positive, need_whole
 
 use_style()
 
