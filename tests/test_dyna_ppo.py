@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mbrl_course.buffers import Batch
 from mbrl_course.clinic import shaped_task
 from mbrl_course.dyna_ppo import DynaPPO, DynaPPOConfig
-from mbrl_course.ensembles import EnsembleConfig, GaussianEnsemble
+from mbrl_course.ensembles import EnsembleConfig, EnsembleFitResult, GaussianEnsemble
 from mbrl_course.envs import get_task
 from mbrl_course.imagination import (
     corrupt_model,
@@ -268,6 +268,25 @@ def test_stored_steps_follow_each_other_within_an_environment():
     assert CARTPOLE.dynamics is not None
     truth = CARTPOLE.dynamics(data.obs, data.action)
     torch.testing.assert_close(truth, data.next_obs, atol=1e-4, rtol=1e-4)
+
+
+def test_the_model_is_fitted_to_the_latest_steps_for_which_there_is_room():
+    agent = small_agent(learned_end=LearnedTermination(4, (16,), generator()), buffer_capacity=128)
+    collected, fitted = [], []
+
+    def fit(data, **kwargs):
+        fitted.append(data)
+        return EnsembleFitResult()
+
+    remember = agent.remember
+    agent.remember = lambda steps: (collected.append(torch.cat([obs for obs, *_ in steps])), remember(steps))
+    agent.model.fit = agent.learned_end.fit = fit
+    for _ in range(3):
+        agent.iterate()  # 4 environments, 32 steps each
+        latest = sorted(collected[-1].tolist())
+        assert len(latest) == 128
+        assert [sorted(data.obs.tolist()) for data in fitted] == [latest] * 2  # of the model, of the end
+        fitted.clear()
 
 
 def test_a_closed_gate_lets_nothing_through_and_noise_opens_no_gate():

@@ -97,7 +97,7 @@ def test_the_front_goes_on_to_the_dearest_setting():
 
 LENGTHS = ("num_trials", "num_iterations", "total_steps", "eval_every", "variants")
 PRESETS = {
-    "pareto-obstacles": ("q3-obstacles", ""),
+    "pareto-obstacles": ("obstacles-preset", "1 member, 2x64"),
     "pareto-pets-balance": ("pets-cartpole-balance", "iCEM 40/15/2"),
     "pareto-pets-cartpole": ("pets-cartpole-preset", "iCEM 40/35/2"),
     "pareto-pets-pendulum": ("pets-pendulum-preset", "3 members"),
@@ -115,8 +115,7 @@ def test_presets_are_variants_and_their_experiments_run_them():
     for name, preset in presets.items():
         experiment, label = PRESETS[name]
         config, own = get_config(name), get_config(experiment)
-        if label:
-            own = dict(variant_of(own, text) for text in own.variants)[label]
+        own = dict(variant_of(own, text) for text in own.variants)[label]
         chosen = dict(variant_of(config, text) for text in config.variants)[preset]
         assert get_experiment(name).solved_at == get_experiment(experiment).solved_at
         # the iterations of PETS are those of a plan, and belong to the setting

@@ -1,5 +1,6 @@
 """PPO against naive definitions, closed forms and a task that random actions do not solve."""
 
+import math
 from itertools import pairwise
 
 import gymnasium as gym
@@ -9,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.distributions import Categorical, Normal
 
-from mbrl_course.ppo import PPO, ActorCritic, PPOConfig, clipped_objective, generalized_advantages
+from mbrl_course.ppo import (
+    PPO,
+    ActorCritic,
+    PPOConfig,
+    RolloutBatch,
+    clipped_objective,
+    generalized_advantages,
+)
 
 
 def naive_advantages(rewards, values, next_values, terminated, truncated, gamma, gae_lambda):
@@ -73,6 +81,63 @@ def test_at_the_old_policy_the_gradient_is_the_policy_gradient():
     (gradient,) = torch.autograd.grad(surrogate, logits, retain_graph=True)
     (truth,) = torch.autograd.grad((log_prob * advantages).sum(), logits)
     torch.testing.assert_close(gradient, truth)
+
+
+POLICY_LOSS = -(1.2 + 0.5 - 2.0 - 0.8) / 4 * 0.75**0.5
+VALUE_LOSS = (1 + 0 + 1 + 4) / 4
+ENTROPY = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75))
+
+
+@pytest.mark.parametrize(
+    ("value_coef", "entropy_coef", "expected"),
+    [
+        (0.0, 0.0, POLICY_LOSS),
+        (2.0, 0.0, POLICY_LOSS + 2 * VALUE_LOSS),
+        (0.0, 2.0, POLICY_LOSS - 2 * ENTROPY),
+    ],
+)
+def test_each_term_of_the_loss_in_closed_form(value_coef, entropy_coef, expected):
+    """The four cases of the clipped objective, V = 2 everywhere, and a policy of 1/4 and 3/4."""
+    agent = PPO("CartPole-v1", PPOConfig(num_envs=1, value_coef=value_coef, entropy_coef=entropy_coef))
+    probabilities = torch.tensor([0.25, 0.75])
+    with torch.no_grad():
+        for network, outputs in ((agent.policy.actor, probabilities.log()), (agent.policy.critic, 2.0)):
+            weight, bias = list(network.parameters())[-2:]
+            weight.zero_()
+            bias.copy_(torch.as_tensor(outputs))
+    action, ratio = torch.tensor([0, 1, 1, 0]), torch.tensor([2.0, 0.5, 2.0, 0.5])
+    # their mean is 5 and their standard deviation 3 / 0.75**0.5
+    advantages = 5 + 3 * torch.tensor([1.0, 1.0, -1.0, -1.0])
+    old = (probabilities[action] / ratio).log()
+    returns, valid = torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.ones(4).bool()
+    rows = RolloutBatch(torch.randn(4, 4), action, old, advantages, returns, valid)
+    assert agent.loss(rows).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_an_update_makes_what_went_well_more_likely():
+    agent = PPO("CartPole-v1", PPOConfig(num_envs=2, num_steps=32, learning_rate=1e-2), seed=2)
+    batch = agent.collect()
+    batch.advantages.copy_(batch.action)  # to go right was good, to go left was not
+    agent.update(batch)
+    right = agent.policy.distribution(batch.obs).log_prob(torch.ones(32, 2))
+    before = torch.where(batch.action == 1, batch.log_prob, torch.log1p(-batch.log_prob.exp()))
+    assert bool((right > before).all())
+
+
+def test_value_targets_without_bootstrap_are_the_discounted_sums_of_rewards():
+    """With lambda = 1 nothing of V is left in them, where the episodes end."""
+    agent = PPO("CartPole-v1", PPOConfig(num_envs=1, gamma=0.9, gae_lambda=1.0), seed=1)
+    g = torch.Generator().manual_seed(0)
+    path = torch.randn(7, 2, 4, generator=g)
+    reward, no = torch.randn(6, 2, generator=g), torch.zeros(6, 2).bool()
+    terminated = no.clone()
+    terminated[-1] = True
+    batch = agent.make_batch(path[:-1], no.long(), reward, reward, path[1:], terminated, no, ~no)
+    expected = [sum(0.9 ** (k - t) * reward[k] for k in range(t, 6)) for t in range(6)]
+    torch.testing.assert_close(batch.returns, torch.stack(expected))
+    values = agent.policy.value(path[:-1]).detach()
+    assert values.abs().min() > 1e-3
+    torch.testing.assert_close(batch.advantages, batch.returns - values)
 
 
 def test_actions_follow_the_policy_discrete_and_continuous():

@@ -1,9 +1,11 @@
 """SAC against numerical integration, finite differences and a point mass that random does not solve."""
 
+import copy
 import math
 
 import pytest
 import torch
+from torch.distributions import Independent, Normal, TanhTransform, TransformedDistribution
 
 from mbrl_course.buffers import Batch, ReplayBuffer
 from mbrl_course.networks import relu_mlp
@@ -31,6 +33,15 @@ def test_the_squashed_density_integrates_to_one(mean, log_std):
     torch.testing.assert_close(action, pre_tanh.tanh())
     integral = torch.trapezoid(log_prob.exp(), action.squeeze(-1)).item()
     assert integral == pytest.approx(1, abs=1e-3)
+
+
+def test_the_squashed_density_is_that_of_torch_distributions_in_several_dimensions():
+    g = generator()
+    mean, log_std, noise = 0.5 * torch.randn(3, 4, 5, 3, dtype=torch.float64, generator=g)
+    pre_tanh = mean + log_std.exp() * noise
+    action, log_prob = squash(pre_tanh, mean, log_std)
+    truth = TransformedDistribution(Independent(Normal(mean, log_std.exp()), 1), TanhTransform())
+    torch.testing.assert_close(log_prob, truth.log_prob(action))
 
 
 def test_the_log_probability_does_not_underflow():
@@ -82,6 +93,59 @@ def test_targets_move_by_tau_and_only_there():
     sac.update_targets()
     for old, new, critic in zip(before, sac.targets.parameters(), sac.critics.parameters(), strict=True):
         torch.testing.assert_close(new, 0.9 * old + 0.1 * critic.detach())
+
+
+def test_updates_are_those_that_are_written_down_without_a_thought_of_speed():
+    """Critics, actor, temperature and targets in turn, each with an Adam of its own."""
+    low, high, tau = torch.tensor([-2.0, -3.0]), torch.tensor([2.5, 7.0]), 0.1
+    config = SACConfig(
+        hidden_sizes=(32, 32), learning_rate=1e-3, tau=tau, initial_temperature=0.5, target_entropy=-0.7
+    )
+    sac = SAC(3, low, high, config, generator())
+    with torch.no_grad():  # else the targets would begin as the critics
+        for weight in sac.targets.parameters():
+            weight += 0.1 * torch.randn(weight.shape, generator=generator(1))
+    actor, critics, targets = (copy.deepcopy(part) for part in (sac.actor, sac.critics, sac.targets))
+    log_alpha = torch.tensor(math.log(0.5), requires_grad=True)
+    adams = [torch.optim.Adam(p, lr=1e-3) for p in (critics.parameters(), actor.parameters(), [log_alpha])]
+    data, row_weights = batch(), torch.rand(64, generator=generator(2))
+    g = generator().set_state(sac.generator.get_state())
+
+    def sample(obs):
+        mean, log_std = actor(obs)
+        u = mean + log_std.exp() * torch.randn(64, 2, generator=g)
+        return u.tanh(), (Normal(mean, log_std.exp()).log_prob(u) - torch.log(1 - u.tanh() ** 2)).sum(-1)
+
+    def values(networks, obs, action):
+        pair = torch.cat([obs, action], dim=-1)
+        return networks.first(pair).squeeze(-1), networks.second(pair).squeeze(-1)
+
+    def descend(adam, loss):
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+
+    for _ in range(3):
+        alpha = log_alpha.exp().detach()
+        with torch.no_grad():
+            next_action, next_log_prob = sample(data.next_obs)
+            smaller = torch.min(*values(targets, data.next_obs, next_action))
+            future = torch.where(data.terminated, 0.0, smaller - alpha * next_log_prob)
+            target = data.reward + 0.99 * future
+        action = (data.action - low) / (high - low) * 2 - 1
+        errors = [q - target for q in values(critics, data.obs, action)]
+        descend(adams[0], sum((row_weights * error**2).mean() for error in errors))
+        action, log_prob = sample(data.obs)
+        descend(adams[1], (alpha * log_prob - torch.min(*values(critics, data.obs, action))).mean())
+        descend(adams[2], -(log_alpha * (log_prob.detach() - 0.7 * 2)).mean())
+        with torch.no_grad():
+            for slow, weight in zip(targets.parameters(), critics.parameters(), strict=True):
+                slow.copy_((1 - tau) * slow + tau * weight)
+        sac.update(data, row_weights)
+        for ours, theirs in ((sac.actor, actor), (sac.critics, critics), (sac.targets, targets)):
+            for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+                torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+        torch.testing.assert_close(sac.log_temperature, log_alpha, rtol=0, atol=1e-5)
 
 
 def test_the_actor_step_leaves_the_critics_alone_and_climbs_q():

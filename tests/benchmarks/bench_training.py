@@ -109,7 +109,8 @@ def ensemble_job(hidden: tuple[int, ...], members: int, batch: int, compile: boo
         for network, bound in zip(networks, bounds, strict=True)
     ]
 
-    def plain() -> None:
+    def plain() -> list[Tensor]:
+        losses = []
         for member, (network, (low, high), optimizer) in enumerate(
             zip(networks, bounds, optimizers, strict=True)
         ):
@@ -121,6 +122,8 @@ def ensemble_job(hidden: tuple[int, ...], members: int, batch: int, compile: boo
             optimizer.zero_grad()
             (nll + 0.01 * (high - low).sum()).backward()
             optimizer.step()
+            losses.append(nll.detach())
+        return losses
 
     what = f"ensemble {members} x ({len(hidden)} x {hidden[0]}), batch {batch}{', compiled' * compile}"
     return what, lambda: model.training_step(inputs, targets), "a loop over members", plain, 1

@@ -20,7 +20,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from mbrl_course.experiments.config import ConfigError, with_overrides
+from mbrl_course.experiments.config import ConfigError, did_you_mean, with_overrides
 from mbrl_course.experiments.files import run_folder
 from mbrl_course.experiments.parallel import Job, JobError, run_in_processes, run_job, run_on_cluster
 from mbrl_course.experiments.runner import (
@@ -82,7 +82,8 @@ def get_experiment(name: str) -> Experiment[Any]:
         ConfigError: there is no such experiment; the message lists those there are.
     """
     if name not in _EXPERIMENTS:
-        raise ConfigError(f"there is no experiment {name!r}; there are {', '.join(_EXPERIMENTS)}")
+        alike = did_you_mean(name, _EXPERIMENTS)
+        raise ConfigError(f"there is no experiment {name!r}{alike}; there are {', '.join(_EXPERIMENTS)}")
     return _EXPERIMENTS[name]
 
 
@@ -167,6 +168,8 @@ def run(
         todo = _jobs(name, config, seeds, scale, overrides or {}, out, fresh, each)
         _run_jobs(todo, jobs, scheduler, progress)
         fresh = progress = False  # what is left to do is to read the results
+    else:
+        _seeds_left(name, config, seeds, scale, overrides or {}, out, fresh)
     with _torch_threads(torch.get_num_threads() if threads is None else threads):
         return run_experiment(
             experiment, config, seeds, scale, overrides=overrides, out=out, fresh=fresh, progress=progress
@@ -257,12 +260,28 @@ def _jobs(
     """What is left to do of some seeds; what would only fail in its process is refused at once."""
     if threads < 1:
         raise ConfigError(f"threads is {threads}, expected at least 1")
-    folder = run_folder(name, scale, overrides, out)
-    left = [seed for seed in seeds if fresh or not is_finished(folder, seed, config)]
-    if left:  # results can be read where an agent's module is not there
-        check_settings(config)
+    left = _seeds_left(name, config, seeds, scale, overrides, out, fresh)
     where = str(Path(out).resolve())
     return [Job(name, seed, scale, dict(overrides), where, fresh, threads) for seed in left]
+
+
+def _seeds_left(
+    name: str,
+    config: Any,
+    seeds: Sequence[int],
+    scale: str,
+    overrides: Mapping[str, Any],
+    out: str | Path | None,
+    fresh: bool,
+) -> list[int]:
+    """The seeds that are not finished; settings with which they can't run are refused."""
+    left = list(seeds)
+    if out is not None and not fresh:
+        folder = run_folder(name, scale, overrides, out)
+        left = [seed for seed in seeds if not is_finished(folder, seed, config)]
+    if left:  # results can be read where an agent's module is not there
+        check_settings(config)
+    return left
 
 
 def _run_jobs(todo: Sequence[Job], jobs: int, scheduler: str | None, progress: bool) -> None:

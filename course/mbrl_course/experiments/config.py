@@ -5,8 +5,11 @@ from __future__ import annotations
 import dataclasses
 import re
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from mbrl_course.envs import get_task
 
 Config = TypeVar("Config")
 
@@ -26,23 +29,34 @@ def with_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:
             ("250,250" or "250/250" for a tuple, "true" for a bool), other values have to be of that type.
 
     Raises:
-        ConfigError: no such field (the message lists all of them), or the value does not fit.
+        ConfigError: no such field (the message says which are like it, and lists all of them), no such task,
+            or the value does not fit.
     """
     hints = get_type_hints(type(config))
     names = [field.name for field in dataclasses.fields(config)]  # type: ignore[arg-type]
     values = {}
     for name, value in overrides.items():
         if name not in names:
-            raise ConfigError(f"there is no field {name!r}; the fields are {', '.join(names)}")
+            raise ConfigError(
+                f"there is no field {name!r}{did_you_mean(name, names)}; the fields are {', '.join(names)}"
+            )
         try:
             values[name] = parse(value, hints[name])
         except ValueError:
             expected = describe(hints[name])
             raise ConfigError(f"field {name!r} is {value!r}, expected {expected}") from None
     try:
+        if "task" in values:
+            get_task(values["task"])  # so that no run has to find out that there is none
         return dataclasses.replace(config, **values)  # type: ignore[type-var]
     except ValueError as error:
         raise ConfigError(str(error)) from None
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The known names that are most like `name`, as a part of an error message; empty where none is."""
+    alike = get_close_matches(name, list(known), n=2)
+    return f" (did you mean {' or '.join(map(repr, alike))}?)" if alike else ""
 
 
 def parse(value: Any, kind: Any) -> Any:

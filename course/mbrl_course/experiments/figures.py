@@ -283,5 +283,5 @@ def _curves(rows: pd.DataFrame, layout: Layout, x: str, name: str) -> dict[str, 
     for label, group in labelled_groups(rows, layout.by).items():
         if layout.x not in (None, x):  # at each trial, say, all seeds stand at their median
             group = group.assign(**{x: group.groupby(layout.x)[x].transform("median")})
-        curves[label or name] = group
+        curves[label if layout.by else name] = group
     return curves

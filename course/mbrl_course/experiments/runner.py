@@ -16,7 +16,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -231,6 +231,16 @@ class Run:
         for name in ("partial.csv", "checkpoint"):
             self._file(name).unlink(missing_ok=True)
 
+    def _discard(self) -> None:
+        """Removes what a run leaves that stopped before its first result, and its folders, if that is all."""
+        assert self._folder is not None
+        for name in ("partial.csv", "config.json"):
+            self._file(name).unlink(missing_ok=True)
+        shutil.rmtree(self._event_folder(), ignore_errors=True)
+        for folder in (self._event_folder().parent, self._folder, self._folder.parent):
+            with suppress(OSError):  # other seeds lie there
+                folder.rmdir()
+
     def _close(self) -> None:
         if self._writer is not None:
             self._writer.close()
@@ -322,6 +332,8 @@ def _run_seed(
         experiment.function(config, run)
     except BaseException as error:
         run._close()
+        if not run.rows and not run._file("checkpoint").is_file():
+            run._discard()  # there is nothing to go on from
         if isinstance(error, KeyboardInterrupt):
             goes_on = run._file("checkpoint").is_file()
             then = "goes on from its last checkpoint" if goes_on else "starts over"
@@ -362,5 +374,5 @@ def _refuse_stale(path: Path, old: Mapping[str, Any], config: Any) -> None:
     if changes := differences(old, config):
         raise StaleResultsError(
             f"{path} was made with another configuration ({changes}): "
-            "remove that file, start afresh (fresh=True), or choose another folder (out)"
+            "remove that file, start afresh (--fresh, fresh=True), or choose another folder (--out, out=...)"
         )

@@ -35,6 +35,10 @@ AXES = ("trial", "env_steps", "budget", "step", "iteration")
 SCORES = ("eval_return", "return", "value")
 COSTS = ("env_steps", "model_calls", "agent_updates", "model_updates", "seconds", "cpu_seconds")
 PANELS, SETTINGS = "metric", "settings"
+AS_SET = "as set"
+"""What an experiment is called that compares nothing."""
+ERRORS = ("E_1", "E_5", "E_10")
+"""What a model is off by after so many steps, where an agent has one."""
 OUTCOME = ("what", "seeds", "iqm", "low", "high", "env_steps")
 JUDGEMENT = ("number", "claim", "promised", "gain", "low", "high", "verdict")
 """The columns of a final table, and of verdicts, that fit in a line of a wide terminal."""
@@ -123,13 +127,13 @@ def _seed_files(name: str, scale: str, out: str | Path) -> Iterator[tuple[str, d
             continue
         files = {path.name.split(".")[0]: path for path in folder.glob("seed_*.partial.csv")}
         files |= {path.stem: path for path in folder.glob("seed_*.csv") if path.stem.count(".") == 0}
-        yield folder.name.removeprefix(scale).removeprefix(",") or "as set", files
+        yield folder.name.removeprefix(scale).removeprefix(",") or AS_SET, files
 
 
 def labelled_groups(logs: pd.DataFrame, by: Sequence[str]) -> dict[str, pd.DataFrame]:
     """The rows of each group by its name, such as "CEM", in the order in which they appear."""
     if not by:
-        return {"": logs}
+        return {AS_SET: logs}
     names = logs[list(by)].astype(str).agg(", ".join, axis=1)
     return {str(name): logs[names == name] for name in dict.fromkeys(names)}
 
@@ -178,14 +182,34 @@ def final_table(name: str, logs: pd.DataFrame) -> pd.DataFrame:
         logs: its rows.
 
     Returns:
-        One row per group: its name, seeds, iqm, low and high at the end of the curves, the costs there
-        (medians over seeds) and, for each of `thresholds_of`, how many seeds reached it, and the median of
-        the steps and seconds that they took; infinite where half of them did not. A threshold is called by
-        its number; where there are several settings, each has its own 80 %, called "80 % of PPO", say.
+        One row per group: its name, seeds, iqm, low and high at the end of the curves, the costs and the
+        model's errors there (medians over seeds) and, for each of `thresholds_of`, how many seeds reached it,
+        and the median of the steps and seconds that they took; infinite where half of them did not. A
+        threshold is called by its number; where there are several settings, each has its own 80 %, called
+        "80 % of PPO", say.
     """
     parts = [logs] if SETTINGS not in logs else [part for _, part in logs.groupby(SETTINGS, sort=False)]
     table = pd.DataFrame([row for part in parts for row in _final_lines(name, part, len(parts) > 1)])
-    return table.round({column: 3 for column in ("iqm", "low", "high")})
+    first = [column for column in ("what", "seeds", "iqm", "low", "high", *COSTS, *ERRORS) if column in table]
+    table = table[[*first, *table.columns.drop(first)]]
+    return table.round({column: 3 for column in ("iqm", "low", "high", *ERRORS)})
+
+
+def outcome_table(name: str, logs: pd.DataFrame) -> pd.DataFrame:
+    """What came out in the end, without what it cost: `final_table` in few columns.
+
+    Several metrics stand side by side, each as "IQM [low, high]", a row for each group; where there are fewer
+    groups than metrics, the other way round.
+    """
+    if PANELS not in logs:
+        return final_table(name, logs).filter(items=OUTCOME)
+    columns = {}
+    for metric, rows in logs.groupby(PANELS, sort=False):
+        table = final_table(name, rows.drop(columns=PANELS)).set_index("what")
+        columns[metric] = table.apply(lambda row: f"{row.iqm:.3g} [{row.low:.3g}, {row.high:.3g}]", axis=1)
+    frame = pd.DataFrame(columns)
+    frame = frame.T if len(frame.columns) > len(frame) else frame
+    return frame.rename_axis("what").reset_index()
 
 
 def _final_lines(name: str, logs: pd.DataFrame, several: bool) -> list[dict[str, Any]]:
@@ -200,6 +224,8 @@ def _final_lines(name: str, logs: pd.DataFrame, several: bool) -> list[dict[str,
         point, low, high = iqm_interval(final[layout.y], num_resamples=RESAMPLES)
         row = {"what": label, "seeds": len(final), "iqm": point, "low": low, "high": high}
         row |= {cost: final[cost].median() for cost in COSTS if cost in final.columns}
+        # without a model there is no error of it
+        row |= {k: final[k].dropna().median() for k in ERRORS if k in final and final[k].notna().any()}
         for what, threshold in thresholds.items():
             first, seeds = first_reached(group, layout.y, threshold), group["seed"].nunique()
             row[f"reached {what}"] = len(first)
@@ -218,8 +244,8 @@ def tables_text(name: str, logs: pd.DataFrame, costs: bool = True) -> str:
         logs: its rows.
         costs: what the results cost, too, and when the thresholds were reached; else only what came out.
     """
-    table = final_table(name, logs)
-    text = (table if costs else table.filter(items=OUTCOME)).to_string(index=False)
+    table = final_table(name, logs) if costs else outcome_table(name, logs)
+    text = table.to_string(index=False, na_rep="-")
     if costs and SETTINGS not in logs.columns:
         for what, value in thresholds_of(name, logs).items():
             if what.startswith("80 % of "):
@@ -270,21 +296,23 @@ def _plot_panels(logs: pd.DataFrame, baseline: str = "") -> NDArray[np.object_]:
 
     layout = layout_of(logs)
     by = [column for column in layout.by if column != PANELS]
-    panels = {"": logs}
+    panels = {layout.y.replace("_", " "): (layout.y, logs)}
     if PANELS in layout.by:
-        panels = {str(panel): rows for panel, rows in logs.groupby(PANELS, sort=False)}
+        panels = {str(panel): (layout.y, rows) for panel, rows in logs.groupby(PANELS, sort=False)}
+    if layout.x is not None and (last := [name for name in ERRORS if name in logs.columns][-1:]):
+        error = last[0]
+        panels[f"{error}, the model's error"] = (error, logs.dropna(subset=error))
     axes = new_axes(len(panels), width=6.4, height=4.2)
-    for ax, (panel, rows) in zip(axes, panels.items(), strict=True):
+    for ax, (ylabel, (y, rows)) in zip(axes, panels.items(), strict=True):
         groups = labelled_groups(rows, by)
-        ylabel = panel or layout.y.replace("_", " ")
         if layout.x is not None and rows[layout.x].nunique() > 1:
             xlabel = {"env_steps": "environment steps"}.get(layout.x, layout.x)
             plot_learning_curves(
-                groups, x=layout.x, y=layout.y, baseline=baseline, xlabel=xlabel, ylabel=ylabel, ax=ax
+                groups, x=layout.x, y=y, baseline=baseline, xlabel=xlabel, ylabel=ylabel, ax=ax
             )
         else:
             named = pd.concat([group.assign(what=label) for label, group in groups.items()])
-            plot_scores(named, "what", layout.y, ylabel=ylabel, ax=ax)
+            plot_scores(named, "what", y, ylabel=ylabel, ax=ax)
     return axes
 
 

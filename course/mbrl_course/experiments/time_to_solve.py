@@ -113,7 +113,7 @@ def solve_text(names: Sequence[str] = ()) -> str:
             costs = [_cell(row, cost) for cost in COSTS]
             published = experiment.published if place == 0 else ""
             solved = f"{row['solved']} of {row['seeds']}"
-            lines.append(_line([task, f"`{command}`", row["what"] or "as set", solved, *costs, published]))
+            lines.append(_line([task, f"`{command}`", row["what"], solved, *costs, published]))
     notes = (
         "Time until a trial, or an evaluation, first reached that return, from an untrained model: median",
         "over seeds (its 95 % interval; with up to 8 seeds the range, which is 94 % with 5 and 75 % with 3).",

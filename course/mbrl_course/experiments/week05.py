@@ -41,6 +41,9 @@ class PETSTrialsConfig(Variants):
         robust: how the particles' returns become one number, see `pets.PETSConfig`.
         penalty: standard deviations that robust="variance" takes off.
         ensemble_size: members of the model, all of them used.
+        bootstrap: each member sees its own bootstrap of the data; otherwise all see all.
+        learn_reward: predict the reward too, instead of using the task's reward function.
+        init_gain: of the model's first weights, see `networks.xavier_weights`; none leaves them.
         hidden_sizes: of each member.
         learning_rate: of the model's optimizer.
         batch_size: transitions per gradient step and member.
@@ -63,6 +66,9 @@ class PETSTrialsConfig(Variants):
     robust: Literal["mean", "worst", "variance"] = "mean"
     penalty: float = 0.5
     ensemble_size: int = 5
+    bootstrap: bool = True
+    learn_reward: bool = False
+    init_gain: float | None = None
     hidden_sizes: tuple[int, ...] = (128, 128)
     learning_rate: float = 1e-3
     batch_size: int = 32

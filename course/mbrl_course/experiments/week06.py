@@ -59,6 +59,8 @@ class DynaRunConfig(Variants):
     gae_lambda: float = 0.95
     clip: float = 0.2
     entropy_coef: float = 0.005
+    value_coef: float = 0.5
+    max_grad_norm: float = 0.5
     hidden_sizes: tuple[int, ...] = (64, 64)
     ensemble_size: int = 5
     model_hidden_sizes: tuple[int, ...] = (64, 64)

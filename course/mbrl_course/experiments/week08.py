@@ -34,14 +34,10 @@ class ClinicPETSConfig(PETSTrialsConfig):
     """PETS, and what the report would change in it.
 
     Attributes:
-        learn_reward: predict the reward, too; otherwise the task's reward function is used.
-        init_gain: of the model's first weights, see `networks.xavier_weights`.
         shaping: how rewards are shaped by `energy_potential`, see `clinic.shaped_task`.
         shaping_scale: what the potential is multiplied by, in units of reward.
     """
 
-    learn_reward: bool = False
-    init_gain: float | None = None
     shaping: Shaping = "none"
     shaping_scale: float = 1.0
 
