@@ -271,22 +271,25 @@ def test_stored_steps_follow_each_other_within_an_environment():
 
 
 def test_the_model_is_fitted_to_the_latest_steps_for_which_there_is_room():
+    """There is room for 128: 32 steps of each of the 4 environments."""
     agent = small_agent(learned_end=LearnedTermination(4, (16,), generator()), buffer_capacity=128)
-    collected, fitted = [], []
+    remember, collected, fitted = agent.remember, [], []
+
+    def noting(transitions):
+        collected.append(torch.cat([obs for obs, *_ in transitions]))
+        remember(transitions)
 
     def fit(data, **kwargs):
         fitted.append(data)
         return EnsembleFitResult()
 
-    remember = agent.remember
-    agent.remember = lambda steps: (collected.append(torch.cat([obs for obs, *_ in steps])), remember(steps))
-    agent.model.fit = agent.learned_end.fit = fit
+    agent.remember, agent.model.fit, agent.learned_end.fit = noting, fit, fit
     for _ in range(3):
-        agent.iterate()  # 4 environments, 32 steps each
+        agent.iterate()
         latest = sorted(collected[-1].tolist())
         assert len(latest) == 128
-        assert [sorted(data.obs.tolist()) for data in fitted] == [latest] * 2  # of the model, of the end
-        fitted.clear()
+        assert [sorted(data.obs.tolist()) for data in fitted[-2:]] == [latest] * 2  # of the model, of the end
+    assert len(fitted) == 6
 
 
 def test_a_closed_gate_lets_nothing_through_and_noise_opens_no_gate():

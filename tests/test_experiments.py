@@ -16,6 +16,8 @@ from pandas.testing import assert_frame_equal
 from mbrl_course import experiments
 from mbrl_course.cli import main, make_parser
 from mbrl_course.commands import USAGE
+from mbrl_course.dyna_ppo import DynaPPOConfig
+from mbrl_course.ensembles import EnsembleConfig
 from mbrl_course.envs import get_task
 from mbrl_course.experiments import (
     ConfigError,
@@ -29,12 +31,14 @@ from mbrl_course.experiments import (
 )
 from mbrl_course.experiments.config import differences, parse, with_overrides
 from mbrl_course.experiments.files import LABELS, command_line, read_csv, read_header, run_folder
+from mbrl_course.experiments.runner import run_experiment
 from mbrl_course.experiments.shipping import changed_settings, seed_text, seeds_and_changes
 from mbrl_course.experiments.tuning import final_score
 from mbrl_course.experiments.variants import CountingModel, divergence_named, settings_of, variant_of
 from mbrl_course.experiments.week01 import curves_of, open_loop, parse_model, relative_error, trajectories
 from mbrl_course.experiments.week03 import PlannersConfig, make_oracle_planner
 from mbrl_course.mbpo import MBPOConfig
+from mbrl_course.pets import PETSConfig
 
 QUICK_LOOP = {
     "initial_steps": "300",
@@ -252,6 +256,27 @@ def test_results_of_another_configuration_are_refused(tmp_path: Path) -> None:
         quick_run("warm-start", tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "agents", "not_meant"),
+    [
+        ("mbpo-pendulum", [MBPOConfig], set()),
+        ("clinic-mbpo", [MBPOConfig], set()),
+        ("dyna-ppo-cartpole", [DynaPPOConfig], {"record_capacity"}),
+        (
+            "pets-pendulum",
+            [PETSConfig, EnsembleConfig],
+            {"optimizer", "num_elites", "activation", "weight_decay", "holdout_fraction", "bound_penalty"},
+        ),
+    ],
+)
+def test_what_an_agent_can_be_set_to_its_experiments_can(
+    name: str, agents: list[type], not_meant: set[str]
+) -> None:
+    settings = {field.name for agent in agents for field in dataclasses.fields(agent)}
+    own = {field.name for field in dataclasses.fields(get_config(name))}
+    assert settings - own == not_meant
+
+
 def test_fields_newer_than_the_results_count_as_their_defaults() -> None:
     config = get_config("warm-start", "laptop")
     old = json.loads(json.dumps(dataclasses.asdict(config)))
@@ -259,6 +284,23 @@ def test_fields_newer_than_the_results_count_as_their_defaults() -> None:
     assert differences(old, config) == ""
     assert differences(old, dataclasses.replace(config, horizon=5)) == "horizon 30, now 5"
     assert differences({**old, "colour": "red"}, config) == "colour red, now None"
+
+
+def test_a_run_that_ends_before_its_first_result_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="learning_rate is -1"):  # refused before it is begun
+        run("mbpo-pendulum", [0], "smoke", {"learning_rate": "-1"}, out=tmp_path, progress=False)
+    broken = dataclasses.replace(
+        experiments.get_experiment("warm-start"), function=lambda config, run: math.sqrt(-1)
+    )
+    changes = QUICK["warm-start"]
+    config = get_config("warm-start", "smoke", changes)
+    for others in (False, True):
+        if others:
+            quick_run("warm-start", tmp_path)
+        before = sorted(tmp_path.rglob("*"))
+        with pytest.raises(ValueError, match="math domain"):
+            run_experiment(broken, config, [4], "smoke", overrides=changes, out=tmp_path, progress=False)
+        assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_rows_need_the_same_columns() -> None:
@@ -271,7 +313,12 @@ def test_rows_need_the_same_columns() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"horizn": "5"}, "there is no field 'horizn'; the fields are task, num_iterations,"),
+        (
+            {"horizn": "5"},
+            "there is no field 'horizn' (did you mean 'horizon'?); the fields are task, num_iterations,",
+        ),
+        ({"zzz": "5"}, "there is no field 'zzz'; the fields are task"),
+        ({"task": "nosuch"}, "unknown task 'nosuch', expected one of obstacles, cartpole,"),
         ({"horizon": "five"}, "field 'horizon' is 'five', expected a whole number"),
         ({"horizon": 2.5}, "field 'horizon' is 2.5, expected a whole number"),
         ({"horizon": True}, "field 'horizon' is True, expected a whole number"),
@@ -296,6 +343,7 @@ def test_bad_overrides_name_the_field(overrides: dict[str, object], message: str
     ("name", "overrides", "message"),
     [
         ("pets-cartpole", {"variants": "horizn=5"}, "variants holds 'horizn=5': there is no field 'horizn'"),
+        ("pets-cartpole", {"variants": "task=moon"}, "variants holds 'task=moon': unknown task 'moon'"),
         ("pets-cartpole", {"variants": "one: horizon=x"}, "field 'horizon' is 'x', expected a whole number"),
         ("pets-cartpole", {"variants": "horizon"}, "expected such as 'NAME: FIELD=VALUE FIELD=VALUE'"),
         (

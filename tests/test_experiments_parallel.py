@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -31,9 +32,11 @@ from mbrl_course.experiments import (
 from mbrl_course.experiments.files import read_csv, read_header, write_csv
 from mbrl_course.experiments.parallel import Job, run_in_processes, run_job_apart, run_on_cluster
 from mbrl_course.experiments.tables import (
+    _plot_panels,
     final_table,
     layout_of,
     minutes_per_seed,
+    outcome_table,
     read_logs,
     results_text,
     thresholds_of,
@@ -265,6 +268,39 @@ def test_tables_find_their_columns_and_count_what_was_reached():
     assert table["iqm"].tolist() == [100.0, 55.0]
     assert table["reached 80"].tolist() == [2, 1]  # 80 % of PPO's final return
     assert table["env_steps to 80"].tolist() == [20.0, float("inf")]
+
+
+def test_metrics_stand_side_by_side_and_an_experiment_without_variants_has_a_name():
+    scores = [("error", 1.0), ("doubt", 2.0), ("ece", 3.0)]
+    rows = [(0, agent, metric, value) for agent in ("A", "B") for metric, value in scores]
+    logs = pd.DataFrame(rows, columns=["seed", "variant", "metric", "value"])
+    table = outcome_table("ensemble-size", logs).set_index("what")
+    assert list(table.index) == ["error", "doubt", "ece"] and list(table.columns) == ["A", "B"]
+    assert table.loc["doubt", "B"] == "2 [2,2]"
+    table = outcome_table("ensemble-size", logs[logs["metric"] == "ece"]).set_index("what")
+    assert list(table.index) == ["A", "B"] and list(table.columns) == ["ece"]
+    alone = pd.DataFrame({"seed": [0], "eval_return": [5.0], "iteration": [1]})
+    assert outcome_table("q2", alone)["what"].tolist() == ["as set"]
+
+
+def test_a_models_error_is_drawn_and_listed_where_there_is_a_model(tmp_path):
+    logs = pd.DataFrame(
+        {
+            "seed": [0, 0, 1, 1] * 2,
+            "variant": ["PPO"] * 4 + ["Dyna-PPO"] * 4,
+            "env_steps": [10, 20] * 4,
+            "eval_return": [1.0] * 8,
+            "E_1": [np.nan] * 4 + [0.1, 0.2, 0.3, 0.4],
+            "E_10": [np.nan] * 4 + [1.0, 2.0, np.nan, 4.0],  # no episode of one seed was long enough
+        }
+    )
+    table = final_table("dyna-ppo-cartpole", logs).set_index("what")
+    assert table.loc["Dyna-PPO", ["E_1", "E_10"]].tolist() == pytest.approx([0.3, 3.0])
+    assert table.loc["PPO", ["E_1", "E_10"]].isna().all()
+    returns, errors = _plot_panels(logs.assign(E_10=logs["E_1"]), "PPO")
+    assert len(returns.lines) >= 2
+    assert "the model's error" in errors.get_ylabel()
+    assert [text.get_text() for text in errors.get_legend().get_texts()] == ["Dyna-PPO (2 seeds)"]
 
 
 def test_each_setting_of_a_sweep_has_its_own_baseline():

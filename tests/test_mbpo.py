@@ -189,7 +189,7 @@ IMAGINED = 1e6
 
 
 def marked_agent(**kwargs):
-    """An agent with 39 real and 39 imagined transitions, and what SAC is given, instead of learning from it."""
+    """An agent with 39 real and 39 imagined transitions, and a list of what SAC would have learned from."""
     agent, given = small_agent(PENDULUM, real_ratio=0.25, **kwargs), []
     agent.train(39)
     agent.imagined = resized(agent.real, 39)
@@ -226,15 +226,18 @@ def test_real_rows_are_weighted_by_their_priorities_and_get_new_ones_from_their_
 
 
 def test_the_model_and_a_learned_end_are_fitted_to_all_real_steps():
-    agent, fitted, steps = small_agent(learn_termination=True), [], []
+    agent = small_agent(learn_termination=True, updates_per_step=1)
+    step, steps, fitted = agent.env.step, [], []
+
+    def noting(action):
+        steps.append(step(action))
+        return steps[-1]
 
     def fit(data, **kwargs):
         fitted.append(data)
         return EnsembleFitResult()
 
-    agent.model.fit = agent.learned_termination.fit = fit
-    step = agent.env.step
-    agent.env.step = lambda action: steps.append(step(action)) or steps[-1]
+    agent.env.step, agent.model.fit, agent.learned_termination.fit = noting, fit, fit
     agent.train(70)
     assert [len(data.obs) for data in fitted] == [40, 40, 70, 70]
     for data in fitted:
@@ -448,7 +451,7 @@ class PointMass(gym.Env):
 
 def test_what_it_imagines_teaches_it_to_hold_a_point_mass_at_the_origin(monkeypatch):
     """No real transition is learned from: what the agent knows, it knows by way of the model."""
-    spec = gym.envs.registration.EnvSpec("PointMass-v0", PointMass, max_episode_steps=20)
+    spec = gym.envs.registration.EnvSpec("PointMass-v0", lambda **kwargs: PointMass(), max_episode_steps=20)
     monkeypatch.setitem(gym.registry, spec.id, spec)
     bound = torch.ones(1)
     task = Task("point mass", spec.id, 1, 1, -bound, bound, 20, lambda s, a, after: -after[..., 0].abs())

@@ -121,7 +121,7 @@ def test_an_update_makes_what_went_well_more_likely():
     agent.update(batch)
     right = agent.policy.distribution(batch.obs).log_prob(torch.ones(32, 2))
     before = torch.where(batch.action == 1, batch.log_prob, torch.log1p(-batch.log_prob.exp()))
-    assert bool((right > before).all())
+    assert (right - before).mean() > 0.1
 
 
 def test_value_targets_without_bootstrap_are_the_discounted_sums_of_rewards():
@@ -133,7 +133,8 @@ def test_value_targets_without_bootstrap_are_the_discounted_sums_of_rewards():
     terminated = no.clone()
     terminated[-1] = True
     batch = agent.make_batch(path[:-1], no.long(), reward, reward, path[1:], terminated, no, ~no)
-    expected = [sum(0.9 ** (k - t) * reward[k] for k in range(t, 6)) for t in range(6)]
+    discounts = 0.9 ** torch.arange(6)[:, None]
+    expected = [(discounts[: 6 - t] * reward[t:]).sum(dim=0) for t in range(6)]
     torch.testing.assert_close(batch.returns, torch.stack(expected))
     values = agent.policy.value(path[:-1]).detach()
     assert values.abs().min() > 1e-3

@@ -101,15 +101,15 @@ def test_updates_are_those_that_are_written_down_without_a_thought_of_speed():
     config = SACConfig(
         hidden_sizes=(32, 32), learning_rate=1e-3, tau=tau, initial_temperature=0.5, target_entropy=-0.7
     )
-    sac = SAC(3, low, high, config, generator())
+    source = generator()
+    sac = SAC(3, low, high, config, source)
     with torch.no_grad():  # else the targets would begin as the critics
         for weight in sac.targets.parameters():
-            weight += 0.1 * torch.randn(weight.shape, generator=generator(1))
+            weight.add_(0.1 * torch.randn(weight.shape, generator=generator(1)))
     actor, critics, targets = (copy.deepcopy(part) for part in (sac.actor, sac.critics, sac.targets))
     log_alpha = torch.tensor(math.log(0.5), requires_grad=True)
     adams = [torch.optim.Adam(p, lr=1e-3) for p in (critics.parameters(), actor.parameters(), [log_alpha])]
-    data, row_weights = batch(), torch.rand(64, generator=generator(2))
-    g = generator().set_state(sac.generator.get_state())
+    data, row_weights, g = batch(), torch.rand(64, generator=generator(2)), source.clone_state()
 
     def sample(obs):
         mean, log_std = actor(obs)

@@ -3,7 +3,8 @@
 A model is fitted to *transitions* (obs, action, reward, next_obs, terminated, truncated). They arrive one
 at a time, or a batch at a time; they leave as random mini-batches. The buffer is a ring of preallocated
 memory: when it is full, the newest transition overwrites the oldest one (Lin, 1992, "Self-improving
-reactive agents based on reinforcement learning, planning and teaching").
+reactive agents based on reinforcement learning, planning and teaching"). Week 4 draws by priority instead
+(`mbrl_course.prioritized`).
 """
 
 from __future__ import annotations

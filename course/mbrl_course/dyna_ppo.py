@@ -202,7 +202,12 @@ class DynaPPO:
             self.ppo.update(self.imagine(), self.config.imag_epochs)
 
     def remember(self, transitions: list[tuple[Tensor, ...]]) -> None:
-        """Stores T steps of N environments, one environment after the other, each cut off at its last."""
+        """Stores T steps of N environments, one environment after the other, each cut off at its last.
+
+        Args:
+            transitions: of each step, columns as in `Batch`: obs [N, D], actions as the policy chose them,
+                [N] discrete or [N, A], reward [N], next_obs [N, D], terminated and truncated, bool [N].
+        """
         columns = [torch.stack(column, dim=1) for column in zip(*transitions, strict=True)]  # [N, T, ...]
         obs, action, reward, next_obs, terminated, truncated = columns
         truncated = truncated.clone()
@@ -221,7 +226,15 @@ class DynaPPO:
 
     @torch.no_grad()
     def imagined_step(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """One step of a random member for each row, corrupted and gated; see `ImaginedStep`."""
+        """One step of a random member for each row, corrupted and gated; see `ImaginedStep`.
+
+        Args:
+            obs: [N, D].
+            action: as the policy chose them, [N] discrete or [N, A].
+
+        Returns:
+            next_obs [N, D], reward [N], terminated and trusted, bool [N].
+        """
         planned, scale = self.to_planned(action), self.model.target_normalizer.std[: self.task.obs_dim]
         next_obs, reward, _ = self.model.step_random_elites(obs, planned, generator=self.generator)
         delta, reward = corrupt_model(next_obs - obs, reward, self.config.noise, scale, self.generator)

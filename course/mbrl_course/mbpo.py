@@ -239,7 +239,15 @@ class MBPO:
 
     @torch.no_grad()
     def imagined_step(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """One step of a random elite for each row, with the penalty: see `branched_rollout`."""
+        """One step of a random elite for each row, with the penalty: see `branched_rollout`.
+
+        Args:
+            obs: [N, D].
+            action: in the task's units, [N, A].
+
+        Returns:
+            next_obs [N, D], reward [N], terminated, bool [N].
+        """
         if self.config.rollout_mean:
             next_obs, reward, terminated = self.model.step_mean(obs, action)
         else:

@@ -269,7 +269,14 @@ class PPO:
         return torch.as_tensor(np.asarray(array), dtype=torch.float32)
 
     def to_env_action(self, action: Tensor) -> np.ndarray:
-        """Actions of the policy as the environments take them; continuous ones are clipped to the bounds."""
+        """Actions of the policy as the environments take them; continuous ones are clipped to the bounds.
+
+        Args:
+            action: [...] discrete, counted from 0, or [..., A].
+
+        Returns:
+            The same shape, as an array.
+        """
         if isinstance(self.action_space, gym.spaces.Box):
             return action.numpy().clip(self.action_space.low, self.action_space.high)
         return action.numpy() + int(self.action_space.start)  # type: ignore[attr-defined]

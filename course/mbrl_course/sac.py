@@ -378,23 +378,48 @@ class SAC:
     def critics_loss(
         self, critics: CriticsFunction, batch: Batch, noise: Tensor, weights: Tensor | None = None
     ) -> Tensor:
-        """The loss of `critics` on a batch, see `soft_target` and `critic_loss`; a scalar."""
+        """The loss of `critics` on a batch, see `soft_target` and `critic_loss`.
+
+        Args:
+            critics: the agent's own, or a function that stands for them.
+            batch: B transitions in the task's units.
+            noise: standard normal, [B, A]: it makes the next actions.
+            weights: of the rows, [B].
+
+        Returns:
+            A scalar.
+        """
         q = critics(batch.obs, self.from_task(batch.action))  # [2, B]
         return critic_loss(q, self.soft_target(batch, noise), weights)
 
     def policy_losses(
         self, actor: ActorFunction, log_temperature: Tensor, obs: Tensor, noise: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The loss of actor and temperature together, and that of the actor alone; scalars.
+        """The loss of actor and temperature together, and that of the actor alone.
 
         The two share no parameter, so their sum has the gradient of each.
+
+        Args:
+            actor: the agent's own, or a function that stands for it.
+            log_temperature: log alpha, a scalar.
+            obs: [B, D].
+            noise: standard normal, [B, A]: it makes the actions.
+
+        Returns:
+            Two scalars.
         """
         action, log_prob = squashed_sample(actor, obs, noise)
         loss = actor_loss(self.critics(obs, action), log_prob, self.temperature)
         return loss + temperature_loss(log_temperature, log_prob, self.target_entropy), loss
 
     def update_critics(self, batch: Batch, noise: Tensor, weights: Tensor | None = None) -> Tensor:
-        """One gradient step of both critics towards the soft target; returns the loss, see `critics_loss`."""
+        """One gradient step of both critics towards the soft target; returns the loss, see `critics_loss`.
+
+        Args:
+            batch: B transitions.
+            noise: standard normal, [B, A].
+            weights: of the rows, [B].
+        """
         if self._compiled is not None:
             loss = self._compiled[0](batch, noise, weights)
         else:

@@ -26,7 +26,7 @@ def test_runs_at_a_tiny_size_and_writes_ratios(tmp_path: Path, capsys: pytest.Ca
 def test_the_yardsticks_learn_too() -> None:
     """A loop that trained nothing would be a cheap yardstick: the losses have to fall on the fixed batch."""
     with torch.random.fork_rng():
-        torch.manual_seed(3)  # where SAC's targets run away from its critics, their loss rises for a while
+        torch.manual_seed(3)  # with other weights SAC's critics may lose ground at first: their targets move
         (_, _, _, ensemble, _), (_, _, _, sac, _), *_ = jobs(tiny=True)
         for plain, least in ((ensemble, [0.1] * 2), (sac, [5.0, 0.5, 0.1])):  # members; critics, actor, alpha
             losses = torch.tensor([plain() for _ in range(100)])  # [100, losses]

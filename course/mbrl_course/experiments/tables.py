@@ -198,7 +198,7 @@ def final_table(name: str, logs: pd.DataFrame) -> pd.DataFrame:
 def outcome_table(name: str, logs: pd.DataFrame) -> pd.DataFrame:
     """What came out in the end, without what it cost: `final_table` in few columns.
 
-    Several metrics stand side by side, each as "IQM [low, high]", a row for each group; where there are fewer
+    Several metrics stand side by side, each as "IQM [low,high]", a row for each group; where there are fewer
     groups than metrics, the other way round.
     """
     if PANELS not in logs:
@@ -206,7 +206,7 @@ def outcome_table(name: str, logs: pd.DataFrame) -> pd.DataFrame:
     columns = {}
     for metric, rows in logs.groupby(PANELS, sort=False):
         table = final_table(name, rows.drop(columns=PANELS)).set_index("what")
-        columns[metric] = table.apply(lambda row: f"{row.iqm:.3g} [{row.low:.3g}, {row.high:.3g}]", axis=1)
+        columns[metric] = table.apply(lambda row: f"{row.iqm:.3g} [{row.low:.3g},{row.high:.3g}]", axis=1)
     frame = pd.DataFrame(columns)
     frame = frame.T if len(frame.columns) > len(frame) else frame
     return frame.rename_axis("what").reset_index()
@@ -292,24 +292,34 @@ def save_figure(name: str, logs: pd.DataFrame, path: str | Path) -> Path:
 
 def _plot_panels(logs: pd.DataFrame, baseline: str = "") -> NDArray[np.object_]:
     """The learning curves, or where there are none the scores, in a panel for each metric."""
-    from mbrl_course.plotting import new_axes, plot_learning_curves, plot_scores
+    from mbrl_course.plotting import line_colors, new_axes, plot_learning_curves, plot_scores
 
     layout = layout_of(logs)
     by = [column for column in layout.by if column != PANELS]
     panels = {layout.y.replace("_", " "): (layout.y, logs)}
     if PANELS in layout.by:
         panels = {str(panel): (layout.y, rows) for panel, rows in logs.groupby(PANELS, sort=False)}
-    if layout.x is not None and (last := [name for name in ERRORS if name in logs.columns][-1:]):
-        error = last[0]
-        panels[f"{error}, the model's error"] = (error, logs.dropna(subset=error))
+    errors = [name for name in ERRORS if name in logs.columns and logs[name].notna().any()]
+    if layout.x is not None and errors:
+        panels[f"{errors[-1]}, the model's error"] = (errors[-1], logs.dropna(subset=errors[-1]))
+    colors = line_colors(list(labelled_groups(logs, by)), baseline)  # the same in all panels
     axes = new_axes(len(panels), width=6.4, height=4.2)
     for ax, (ylabel, (y, rows)) in zip(axes, panels.items(), strict=True):
         groups = labelled_groups(rows, by)
         if layout.x is not None and rows[layout.x].nunique() > 1:
             xlabel = {"env_steps": "environment steps"}.get(layout.x, layout.x)
             plot_learning_curves(
-                groups, x=layout.x, y=y, baseline=baseline, xlabel=xlabel, ylabel=ylabel, ax=ax
+                groups,
+                x=layout.x,
+                y=y,
+                baseline=baseline,
+                colors=colors,
+                xlabel=xlabel,
+                ylabel=ylabel,
+                ax=ax,
             )
+            if y in ERRORS:
+                ax.set_yscale("log")
         else:
             named = pd.concat([group.assign(what=label) for label, group in groups.items()])
             plot_scores(named, "what", y, ylabel=ylabel, ax=ax)

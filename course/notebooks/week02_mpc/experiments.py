@@ -316,7 +316,7 @@ ledger_table("q3-obstacles", loop, SCALE)
 # (the mean of the last three iterations), as they ship with the course. Each differs from `200 sequences`, the setting above,
 # in what its name says: `2x64` has smaller networks, `CEM 30 x 4` searches by next week's planner, with four times 30 sequences. A
 # setting is on the *Pareto front* if no other earns as much for as little. On the right: what each seed had spent when it
-# first earned -25.
+# first earned -25. The *preset* is what the course takes where the agent is to work soon (`mbrl-course run obstacles-preset`).
 
 # %%
 show_pareto("pareto-obstacles")
