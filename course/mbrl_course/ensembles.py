@@ -489,17 +489,12 @@ class GaussianEnsemble(nn.Module):
         if sample:
             noise = torch.randn(next_obs.shape, generator=generator)
             next_obs = next_obs + prediction.obs_var.sqrt() * noise
-        if prediction.reward is not None and prediction.reward_var is not None:
-            reward = prediction.reward
-            if sample:
-                reward = reward + prediction.reward_var.sqrt() * torch.randn(
-                    reward.shape, generator=generator
-                )
-        elif self.reward is not None:
-            reward = self.reward(obs.expand_as(next_obs), action.expand(*next_obs.shape[:-1], -1), next_obs)
-        else:
-            raise ValueError("the ensemble has no reward: pass reward=task.reward, or set learn_reward=True")
-        return next_obs, reward, self.terminated(next_obs)
+        learned = prediction.reward
+        if sample and learned is not None and prediction.reward_var is not None:
+            noise = torch.randn(learned.shape, generator=generator)
+            learned = learned + prediction.reward_var.sqrt() * noise
+        where, what = obs.expand_as(next_obs), action.expand(*next_obs.shape[:-1], -1)
+        return next_obs, self._reward(learned, where, what, next_obs), self.terminated(next_obs)
 
     def step_random_elites(
         self, obs: Tensor, action: Tensor, *, sample: bool = True, generator: torch.Generator | None = None
@@ -538,13 +533,16 @@ class GaussianEnsemble(nn.Module):
         """
         prediction = self.predict(obs, action, self.elites)
         next_obs = prediction.obs.mean(dim=0)  # [N, D]
-        if prediction.reward is not None:
-            reward = prediction.reward.mean(dim=0)
-        elif self.reward is not None:
-            reward = self.reward(obs, action, next_obs)
-        else:
+        learned = None if prediction.reward is None else prediction.reward.mean(dim=0)
+        return next_obs, self._reward(learned, obs, action, next_obs), self.terminated(next_obs)
+
+    def _reward(self, learned: Tensor | None, obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
+        """The reward of a transition: what is learned of it, otherwise the function's."""
+        if learned is not None:
+            return learned
+        if self.reward is None:
             raise ValueError("the ensemble has no reward: pass reward=task.reward, or set learn_reward=True")
-        return next_obs, reward, self.terminated(next_obs)
+        return self.reward(obs, action, next_obs)
 
 
 class _BestWeights:
