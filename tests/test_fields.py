@@ -8,6 +8,7 @@ from mbrl_course.cli import main
 from mbrl_course.commands import OK, USAGE
 from mbrl_course.experiments import get_config, get_experiment, list_experiments
 from mbrl_course.experiments.fields import differences_from_full, fields_text, meanings, values_text
+from mbrl_course.experiments.files import value_text
 
 
 @pytest.mark.parametrize("name", list_experiments())
@@ -55,7 +56,7 @@ def test_values_are_texts_that_set_takes() -> None:
             text = values_text({"laptop": getattr(get_config(name), field.name)})
             if field.name == "variants":
                 texts = getattr(get_config(name), field.name)
-                assert get_config(name, overrides={"variants": "; ".join(texts)}).variants == texts
+                assert get_config(name, overrides={"variants": value_text(texts)}).variants == texts
             else:
                 assert getattr(get_config(name), field.name) == getattr(
                     get_config(name, overrides={**NO_VARIANTS.get(name, {}), field.name: text}), field.name

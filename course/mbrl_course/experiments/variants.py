@@ -77,7 +77,10 @@ def _parts_of(text: str) -> tuple[str, dict[str, str]]:
         elif changes:  # a value of several words
             changes[changed] += f" {part}"
         else:
-            raise ConfigError(f"variants holds {text!r}, expected such as 'NAME: FIELD=VALUE FIELD=VALUE'")
+            expected = (
+                "such as 'NAME: FIELD=VALUE FIELD=VALUE', with a semicolon after each if names hold commas"
+            )
+            raise ConfigError(f"variants holds {text!r}, expected {expected}")
     return (name if colon else text).strip(), changes
 
 
