@@ -498,7 +498,7 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
         },
         published="rising in this order, where SAC makes a fifth of the updates; at least 1000 with rollouts "
         "of 10 (CS285, homework 4, problem 6)",
-        remark="here all three make as many updates",
+        remark="here all three make the same number of updates",
         baseline=False,  # in 8000 steps SAC has learned nothing that others could be measured by
     ),
 )
