@@ -31,7 +31,7 @@ from mbrl_course.fitting import (
     split_holdout,
     with_supervised_noise,
 )
-from mbrl_course.networks import ACTIVATIONS, PRECISIONS, EnsembleMLP, rows_of_members
+from mbrl_course.networks import ACTIVATIONS, PRECISIONS, EnsembleMLP, check_widths, rows_of_members
 from mbrl_course.validation import need_positive, need_whole
 
 
@@ -179,8 +179,7 @@ class DynamicsConfig:
     def __post_init__(self) -> None:
         """Refuses values that make no sense, with the field's name."""
         need_whole(self, "ensemble_size", "batch_size", "patience")
-        if not all(size >= 1 for size in self.hidden_sizes):
-            raise ValueError(f"hidden_sizes is {self.hidden_sizes}, expected positive widths")
+        check_widths(self.hidden_sizes)
         if self.activation not in ACTIVATIONS:
             raise ValueError(f"activation is {self.activation!r}, expected one of {sorted(ACTIVATIONS)}")
         if self.precision not in PRECISIONS:

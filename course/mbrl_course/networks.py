@@ -250,7 +250,7 @@ def check_widths(hidden_sizes: Sequence[int], name: str = "hidden_sizes") -> Non
     """Checks the widths of hidden layers, which a configuration calls `name`.
 
     Raises:
-        ValueError: one is below 1.
+        ValueError: one is below 1, or NaN.
     """
-    if any(size < 1 for size in hidden_sizes):
+    if not all(size >= 1 for size in hidden_sizes):
         raise ValueError(f"{name} is {tuple(hidden_sizes)}, expected positive widths")

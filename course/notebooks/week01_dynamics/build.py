@@ -67,7 +67,7 @@ from mbrl_course.fitting import (
     split_holdout,
     with_supervised_noise,
 )
-from mbrl_course.networks import ACTIVATIONS, PRECISIONS, EnsembleMLP, rows_of_members
+from mbrl_course.networks import ACTIVATIONS, PRECISIONS, EnsembleMLP, check_widths, rows_of_members
 from mbrl_course.plotting import (
     COLORS,
     GREY,
