@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import pytest
@@ -131,3 +132,38 @@ def test_only_whole_avx512_units_of_amd_ask_for_onednn(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: about, raising=False)
     assert products._onednn_is_faster() == faster
+
+
+X86 = {"architecture": "x86_64", "avx512_bf16": False, "amx_bf16": False, "avx_ne_convert": False}
+
+
+@pytest.mark.parametrize(
+    ("about", "emulated"),
+    [
+        (X86, True),  # Zen 3, say
+        ({**X86, "avx512_bf16": True}, False),  # Zen 4
+        ({**X86, "amx_bf16": True}, False),
+        ({**X86, "avx_ne_convert": True}, False),
+        ({"architecture": "aarch64"}, False),  # it is not known there
+        ({}, False),
+    ],
+)
+def test_bfloat16_is_emulated_on_x86_without_instructions_for_it(
+    about: dict[str, object], emulated: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: about, raising=False)
+    assert products._bfloat16_is_emulated() == emulated
+
+
+@pytest.mark.parametrize("emulated", [True, False])
+def test_a_prediction_in_emulated_bfloat16_warns(emulated: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "BFLOAT16_IS_EMULATED", emulated)
+    network = EnsembleMLP(3, 4, 2, (8,))
+    with warnings.catch_warnings(record=True) as told, torch.inference_mode():
+        warnings.simplefilter("always")
+        network(torch.zeros(3, 5, 4))
+        assert not told
+        network(torch.zeros(3, 5, 4), precision=torch.bfloat16)
+        network(torch.zeros(3, 5, 4), precision=torch.bfloat16)
+    # once for these weights
+    assert ["no instructions for bfloat16" in str(one.message) for one in told] == [True] * emulated

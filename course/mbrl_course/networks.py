@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
-from mbrl_course.products import Linear, by_onednn, onednn_layer
+from mbrl_course.products import Linear, by_onednn, onednn_layer, warn_of_emulation
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu,
@@ -93,8 +93,8 @@ class EnsembleMLP(nn.Module):
             x: [E, N, in], or [N, in] for all members alike.
             members: numbers of the members to use, [E]; all of them by default.
             precision: `torch.bfloat16` rounds inputs, weights and hidden layers to 8 significant bits, which
-                is a few times as fast on processors that have instructions for it. For inference only; by
-                default nothing is rounded.
+                is a few times as fast on processors that have instructions for it; on others it is many times
+                slower, and a warning says so. For inference only; by default nothing is rounded.
 
         Returns:
             [E, N, out], of the type of `x`.
@@ -142,6 +142,8 @@ class EnsembleMLP(nn.Module):
             return weights, biases
         now = (precision, *((id(p), p._version) for p in (*weights, *biases)))
         if self._rounded is None or self._rounded[0] != now:
+            if weights[0].is_cpu and precision == torch.bfloat16:
+                warn_of_emulation()
             with torch.no_grad():
                 self._rounded = (
                     now,

@@ -9,6 +9,7 @@ members of 2 x 64 took 1.7 ms by MKL and 3.3 ms by oneDNN. The results differ by
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -30,6 +31,25 @@ def _onednn_is_faster() -> bool:
 
 
 ONEDNN_IS_FASTER = _onednn_is_faster()
+
+
+def _bfloat16_is_emulated() -> bool:
+    """Whether this is an x86 processor without instructions for products in bfloat16."""
+    if not hasattr(torch.cpu, "get_capabilities"):
+        return False
+    about = torch.cpu.get_capabilities()
+    instructions = ("avx512_bf16", "amx_bf16", "avx_ne_convert")
+    return about.get("architecture") == "x86_64" and not any(about.get(name) for name in instructions)
+
+
+BFLOAT16_IS_EMULATED = _bfloat16_is_emulated()
+
+
+def warn_of_emulation() -> None:
+    """Says how slow bfloat16 is where it is emulated; measured with the plans of `make bench` (Zen 3)."""
+    if BFLOAT16_IS_EMULATED:
+        text = "this processor has no instructions for bfloat16: plans take some fifteen times as long as in "
+        warnings.warn(text + "float32, the precision to choose here", stacklevel=2)
 
 
 def by_onednn(x: Tensor, fan_in: int, fan_out: int) -> bool:

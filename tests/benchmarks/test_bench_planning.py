@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmarks.bench_planning import main, matrix_product, mpc_plan, pets_plan, settings
+from benchmarks.bench_planning import all_plans, main, matrix_product, mpc_plan, pets_plan, settings
+from mbrl_course import products
 
 
 def test_runs_at_a_tiny_size_and_writes_json_and_csv(
@@ -47,6 +48,15 @@ def test_the_settings_are_the_published_ones_and_their_arithmetic_is_counted() -
     per_particle = 2 * ((21 + 6) * 200 + 3 * 200 * 200 + 200 * 2 * 21)
     assert pets_plan().flop == per_particle * 500 * 20 * 30
     assert matrix_product(8)[1] == 2 * 8**3
+
+
+@pytest.mark.parametrize("emulated", [True, False])
+def test_bfloat16_is_measured_where_it_is_not_emulated(
+    emulated: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(products, "BFLOAT16_IS_EMULATED", emulated)
+    in_bfloat16 = [plan.search for plan in all_plans() if plan.search.endswith("bfloat16")]
+    assert in_bfloat16 == ([] if emulated else ["random shooting, bfloat16", "PETS, 1 iteration, bfloat16"])
 
 
 @pytest.mark.parametrize("arguments", [["--out", "plans.txt"], ["--repeats", "0"]])
