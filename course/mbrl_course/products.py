@@ -10,6 +10,7 @@ members of 2 x 64 took 1.7 ms by MKL and 3.3 ms by oneDNN. The results differ by
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -20,11 +21,14 @@ WORTHWHILE = 2**20
 """Multiplications in one product from which on the longer way to oneDNN pays."""
 
 
+def _processor() -> Mapping[str, Any]:
+    """What PyTorch knows of the processor; nothing, in its older releases."""
+    return torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+
+
 def _onednn_is_faster() -> bool:
     """Whether this is one of AMD's processors with whole AVX-512 units, Zen 5, and PyTorch has oneDNN."""
-    if not hasattr(torch.cpu, "get_capabilities"):  # older releases of PyTorch
-        return False
-    about = torch.cpu.get_capabilities()
+    about = _processor()
     # of AMD's processors Zen 5 is the first one with this instruction
     zen5 = str(about.get("cpu_name", "")).startswith("AMD") and bool(about.get("avx512_vp2intersect"))
     return zen5 and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
@@ -35,9 +39,7 @@ ONEDNN_IS_FASTER = _onednn_is_faster()
 
 def _bfloat16_is_emulated() -> bool:
     """Whether this is an x86 processor without instructions for products in bfloat16."""
-    if not hasattr(torch.cpu, "get_capabilities"):
-        return False
-    about = torch.cpu.get_capabilities()
+    about = _processor()
     instructions = ("avx512_bf16", "amx_bf16", "avx_ne_convert")
     return about.get("architecture") == "x86_64" and not any(about.get(name) for name in instructions)
 
